@@ -1,0 +1,245 @@
+//! A request to the admin listener, answered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use super::auth::authorized;
+use super::{Control, Settings};
+use crate::telemetry::metrics;
+
+/// The longest body: a purge names one thing.
+const BODY_BYTES: usize = 64 << 10;
+
+/// Time for a whole body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Request fields that `explain` takes.
+const EXPLAIN_HEADERS: usize = 64;
+
+/// The admin endpoints over what they control.
+pub struct Admin<C> {
+    control: Arc<C>,
+    token: Arc<str>,
+    body_timeout: Duration,
+}
+
+/// What a path stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Health,
+    Ready,
+    Purge,
+    Reload,
+    Stats,
+    Policies,
+    Metrics,
+    Explain,
+}
+
+impl Endpoint {
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Ready,
+            "/purge" => Self::Purge,
+            "/reload" => Self::Reload,
+            "/stats" => Self::Stats,
+            "/policies" => Self::Policies,
+            "/metrics" => Self::Metrics,
+            "/explain" => Self::Explain,
+            _ => return None,
+        })
+    }
+
+    /// Load balancers and init systems have no token.
+    fn needs_token(self) -> bool {
+        !matches!(self, Self::Health | Self::Ready)
+    }
+
+    fn changes_something(self) -> bool {
+        matches!(self, Self::Purge | Self::Reload)
+    }
+
+    /// The methods as `Allow` lists them.
+    fn allow(self) -> &'static str {
+        if self.changes_something() { "POST" } else { "GET, HEAD" }
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        if self.changes_something() { method == Method::POST } else { method == Method::GET || method == Method::HEAD }
+    }
+}
+
+impl<C: Control> Admin<C> {
+    /// Endpoints over `control`, guarded by the token of the settings.
+    pub fn new(settings: &Settings, control: Arc<C>) -> Self {
+        Self { control, token: settings.token.clone(), body_timeout: BODY_TIMEOUT }
+    }
+
+    /// Answers one request.
+    pub async fn answer<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let endpoint = Endpoint::at(request.uri().path());
+        if endpoint.is_none_or(Endpoint::needs_token) && !authorized(request.headers(), &self.token) {
+            return unauthorized();
+        }
+        let Some(endpoint) = endpoint else {
+            return failure(StatusCode::NOT_FOUND, "no such endpoint");
+        };
+        if !endpoint.allows(request.method()) {
+            let mut response = failure(StatusCode::METHOD_NOT_ALLOWED, "this endpoint has other methods");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(endpoint.allow()));
+            return response;
+        }
+        match endpoint {
+            Endpoint::Health => answer(StatusCode::OK, &json!({ "status": "ok" })),
+            Endpoint::Ready => match self.control.ready() {
+                Ok(state) => answer(StatusCode::OK, &state),
+                Err(state) => answer(StatusCode::SERVICE_UNAVAILABLE, &state),
+            },
+            Endpoint::Purge => self.purge(peer, request).await,
+            Endpoint::Reload => self.reload(peer).await,
+            Endpoint::Stats => answer(StatusCode::OK, &self.control.stats().await),
+            Endpoint::Policies => {
+                let mut stats = self.control.stats().await;
+                let policies = stats.get_mut("policies").map(Value::take).unwrap_or(Value::Null);
+                answer(StatusCode::OK, &json!({ "policies": policies }))
+            }
+            Endpoint::Metrics => text(StatusCode::OK, metrics::CONTENT_TYPE, self.control.metrics()),
+            Endpoint::Explain => self.explain(request.uri().query().unwrap_or_default()).await,
+        }
+    }
+
+    async fn purge<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let body = match read(request.into_body(), self.body_timeout).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let scope = match crate::purge::parse_request(&body) {
+            Ok(scope) => scope,
+            Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
+        };
+        match self.control.purge(scope.clone()).await {
+            Ok(sequence) => {
+                tracing::info!(%peer, sequence, ?scope, "purged");
+                answer(StatusCode::OK, &json!({ "sequence": sequence }))
+            }
+            Err(error) => {
+                tracing::error!(%peer, error, ?scope, "cannot purge");
+                failure(StatusCode::INTERNAL_SERVER_ERROR, &error)
+            }
+        }
+    }
+
+    async fn reload(&self, peer: SocketAddr) -> Response<Full<Bytes>> {
+        match self.control.reload().await {
+            Ok(changes) => {
+                tracing::info!(%peer, ?changes, "reloaded");
+                answer(StatusCode::OK, &json!({ "changes": changes }))
+            }
+            Err(errors) => {
+                tracing::warn!(%peer, ?errors, "not reloaded, the old configuration stays");
+                answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "errors": errors }))
+            }
+        }
+    }
+
+    async fn explain(&self, query: &str) -> Response<Full<Bytes>> {
+        let (url, method, headers) = match question(query) {
+            Ok(question) => question,
+            Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
+        };
+        match self.control.explain(method, url, headers).await {
+            Ok(value) => answer(StatusCode::OK, &value),
+            Err(error) => failure(StatusCode::BAD_REQUEST, &error),
+        }
+    }
+}
+
+/// URL, method and request fields out of the query of `explain`.
+type Question = (String, String, Vec<(String, String)>);
+
+fn question(query: &str) -> Result<Question, String> {
+    let (mut url, mut method, mut headers) = (None, None, Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = decode(value).ok_or_else(|| format!("the value of {name:?} is not UTF-8"))?;
+        match name {
+            "url" if url.is_none() => url = Some(value),
+            "method" if method.is_none() => method = Some(value),
+            "header" if headers.len() < EXPLAIN_HEADERS => {
+                let (name, value) = value.split_once(':').ok_or("a header is \"Name: value\"")?;
+                headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            "header" => return Err(format!("at most {EXPLAIN_HEADERS} headers")),
+            "url" | "method" => return Err(format!("{name} is given twice")),
+            _ => return Err(format!("unknown parameter {name:?}, expected url, method or header")),
+        }
+    }
+    let url = url.filter(|url| !url.is_empty()).ok_or("the parameter url is missing")?;
+    Ok((url, method.unwrap_or_else(|| "GET".to_owned()), headers))
+}
+
+/// Decodes a value of a query as forms encode it.
+fn decode(value: &str) -> Option<String> {
+    let spaced = value.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned())
+}
+
+/// Reads a body within its limits, or says how it is refused.
+async fn read<B>(body: B, at_most: Duration) -> Result<Bytes, Response<Full<Bytes>>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match tokio::time::timeout(at_most, Limited::new(body, BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {BODY_BYTES} bytes")))
+        }
+        Ok(Err(error)) => Err(failure(StatusCode::BAD_REQUEST, &format!("cannot read the body: {error}"))),
+        Err(_) => Err(failure(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    }
+}
+
+fn unauthorized() -> Response<Full<Bytes>> {
+    let mut response = failure(StatusCode::UNAUTHORIZED, "a bearer token is needed");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"proxyhost admin\""));
+    response
+}
+
+fn failure(status: StatusCode, error: &str) -> Response<Full<Bytes>> {
+    answer(status, &json!({ "error": error }))
+}
+
+fn answer(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    text(status, "application/json", format!("{value}\n"))
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

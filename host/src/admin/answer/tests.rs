@@ -1,0 +1,207 @@
+//! The endpoints over a control that only remembers what it was told.
+
+use std::convert::Infallible;
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+use http::header::AUTHORIZATION;
+use http_body_util::{Empty, StreamBody};
+
+use super::*;
+use crate::cache::purges::PurgeScope;
+
+#[derive(Default)]
+struct Remembering {
+    purged: Mutex<Vec<PurgeScope>>,
+    asked: Mutex<Vec<Question>>,
+    broken: bool,
+}
+
+impl Control for Remembering {
+    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, String>> {
+        let mut purged = self.purged.lock().expect("no panic under the lock");
+        purged.push(scope);
+        let sequence = purged.len() as u64;
+        Box::pin(async move { if self.broken { Err("disk full".to_owned()) } else { Ok(sequence) } })
+    }
+    fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>> {
+        Box::pin(async {
+            if self.broken {
+                Err(vec!["hosts.a.test: bad".to_owned()])
+            } else {
+                Ok(vec!["host a.test added".to_owned()])
+            }
+        })
+    }
+    fn stats(&self) -> BoxFuture<'_, Value> {
+        Box::pin(async { json!({ "uptime": 1, "policies": [{ "name": "a.wasm" }] }) })
+    }
+    fn metrics(&self) -> String {
+        "# EOF\n".to_owned()
+    }
+    fn ready(&self) -> Result<Value, Value> {
+        if self.broken { Err(json!({ "ready": false })) } else { Ok(json!({ "ready": true })) }
+    }
+    fn explain(
+        &self,
+        method: String,
+        url: String,
+        headers: Vec<(String, String)>,
+    ) -> BoxFuture<'_, Result<Value, String>> {
+        self.asked.lock().expect("no panic under the lock").push((url, method, headers));
+        Box::pin(async { Ok(json!({ "host": "a.test" })) })
+    }
+}
+
+fn admin(broken: bool) -> Admin<Remembering> {
+    let settings = Settings { address: peer(), token: "secret".into() };
+    Admin::new(&settings, Arc::new(Remembering { broken, ..Remembering::default() }))
+}
+
+fn peer() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9))
+}
+
+fn request(method: &str, target: &str, token: Option<&str>) -> http::request::Builder {
+    let builder = Request::builder().method(method).uri(target);
+    match token {
+        Some(token) => builder.header(AUTHORIZATION, format!("Bearer {token}")),
+        None => builder,
+    }
+}
+
+async fn ask(admin: &Admin<Remembering>, method: &str, target: &str, token: Option<&str>) -> (StatusCode, Value) {
+    send(admin, method, target, token, "").await
+}
+
+async fn send(
+    admin: &Admin<Remembering>,
+    method: &str,
+    target: &str,
+    token: Option<&str>,
+    body: &str,
+) -> (StatusCode, Value) {
+    let request =
+        request(method, target, token).body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("legal");
+    let response = admin.answer(peer(), request).await;
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("a full body").to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn health_is_told_without_a_token() {
+    assert_eq!(ask(&admin(false), "GET", "/healthz", None).await, (StatusCode::OK, json!({ "status": "ok" })));
+    assert_eq!(ask(&admin(false), "GET", "/readyz", None).await, (StatusCode::OK, json!({ "ready": true })));
+    let (status, state) = ask(&admin(true), "HEAD", "/readyz?x", None).await;
+    assert_eq!((status, state), (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false })));
+}
+
+#[tokio::test]
+async fn all_else_is_refused_without_the_token_whether_it_exists_or_not() {
+    let admin = admin(false);
+    for path in
+        ["/purge", "/reload", "/stats", "/policies", "/metrics", "/explain?url=x", "/nothing", "/", "/healthz/", "*"]
+    {
+        for method in ["GET", "POST", "DELETE"] {
+            for token in [None, Some("wrong"), Some("")] {
+                let request = request(method, path, token).body(Empty::<Bytes>::new()).expect("legal");
+                let response = admin.answer(peer(), request).await;
+                assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{method} {path} {token:?}");
+                assert!(response.headers()[WWW_AUTHENTICATE].to_str().expect("text").starts_with("Bearer"));
+            }
+        }
+    }
+    assert_eq!(ask(&admin, "GET", "/nothing", Some("secret")).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    for (method, path, allow) in [
+        ("GET", "/purge", "POST"),
+        ("GET", "/reload", "POST"),
+        ("POST", "/stats", "GET, HEAD"),
+        ("PUT", "/healthz", "GET, HEAD"),
+    ] {
+        let request = request(method, path, Some("secret")).body(Empty::<Bytes>::new()).expect("legal");
+        let response = admin(false).answer(peer(), request).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(response.headers()[ALLOW], allow);
+    }
+}
+
+#[tokio::test]
+async fn a_purge_is_carried_out_and_tells_its_sequence() {
+    let admin = admin(false);
+    let body = r#"{"host": "a.test", "path": "/x"}"#;
+    assert_eq!(send(&admin, "POST", "/purge", Some("secret"), body).await, (StatusCode::OK, json!({ "sequence": 1 })));
+    let purged = admin.control.purged.lock().expect("no panic under the lock").clone();
+    assert_eq!(purged, [PurgeScope::Path { host: "a.test".to_owned(), path: "/x".to_owned() }]);
+}
+
+#[tokio::test]
+async fn a_purge_that_is_not_understood_or_fails_says_why() {
+    for body in ["", "{}", "[]", "{\"host\": 1}", "{\"al", "\u{0}"] {
+        let admin = admin(false);
+        let (status, answer) = send(&admin, "POST", "/purge", Some("secret"), body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(answer["error"].is_string(), "{body}");
+        assert!(admin.control.purged.lock().expect("no panic under the lock").is_empty());
+    }
+    let (status, answer) = send(&admin(true), "POST", "/purge", Some("secret"), r#"{"all": true}"#).await;
+    assert_eq!((status, answer), (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": "disk full" })));
+    let huge = " ".repeat(BODY_BYTES + 1);
+    assert_eq!(send(&admin(false), "POST", "/purge", Some("secret"), &huge).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let never = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
+    let request = request("POST", "/purge", Some("secret")).body(never).expect("legal");
+    let admin = Admin { body_timeout: Duration::from_millis(50), ..admin(false) };
+    let response = admin.answer(peer(), request).await;
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_reload_tells_changes_or_all_mistakes() {
+    assert_eq!(
+        ask(&admin(false), "POST", "/reload", Some("secret")).await,
+        (StatusCode::OK, json!({ "changes": ["host a.test added"] }))
+    );
+    assert_eq!(
+        ask(&admin(true), "POST", "/reload", Some("secret")).await,
+        (StatusCode::UNPROCESSABLE_ENTITY, json!({ "errors": ["hosts.a.test: bad"] }))
+    );
+}
+
+#[tokio::test]
+async fn numbers_come_as_json_and_as_metrics() {
+    let admin = admin(false);
+    assert_eq!(ask(&admin, "GET", "/stats", Some("secret")).await.1["uptime"], 1);
+    assert_eq!(
+        ask(&admin, "GET", "/policies", Some("secret")).await,
+        (StatusCode::OK, json!({ "policies": [{ "name": "a.wasm" }] }))
+    );
+    let request = request("GET", "/metrics", Some("secret")).body(Empty::<Bytes>::new()).expect("legal");
+    let response = admin.answer(peer(), request).await;
+    assert_eq!(response.headers()[CONTENT_TYPE], metrics::CONTENT_TYPE);
+    assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test]
+async fn explain_passes_the_question_on_decoded() {
+    let admin = admin(false);
+    let target =
+        "/explain?url=http%3A%2F%2Fa.test%2Fx%3Fy%3D1%262&method=HEAD&header=Accept-Language:+de&header=X%3Ay:z";
+    assert_eq!(ask(&admin, "GET", target, Some("secret")).await, (StatusCode::OK, json!({ "host": "a.test" })));
+    let asked = admin.control.asked.lock().expect("no panic under the lock").clone();
+    let headers = vec![("Accept-Language".to_owned(), "de".to_owned()), ("X".to_owned(), "y:z".to_owned())];
+    assert_eq!(asked, [("http://a.test/x?y=1&2".to_owned(), "HEAD".to_owned(), headers)]);
+
+    for bad in ["", "?", "?url=", "?url=%ff", "?url=a&url=b", "?uri=a", "?url=a&header=nothing"] {
+        let (status, answer) = ask(&admin, "GET", &format!("/explain{bad}"), Some("secret")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
+        assert!(answer["error"].is_string());
+    }
+}

@@ -1,0 +1,57 @@
+//! The admin listener's endpoints.
+//!
+//! | endpoint | token | answer |
+//! |---|---|---|
+//! | `GET /healthz` | no | 200 as long as the program runs |
+//! | `GET /readyz` | no | 200 when requests are served, else 503; both with what is known as JSON |
+//! | `POST /purge` | yes | 200 `{"sequence": n}` when the purge is in force; 400 `{"error"}` |
+//! | `POST /reload` | yes | 200 `{"changes": []}`; 422 `{"errors": []}`, and the old configuration stays |
+//! | `GET /stats` | yes | numbers and states as JSON |
+//! | `GET /policies` | yes | the part of them that concerns policies |
+//! | `GET /metrics` | yes | all metrics, for Prometheus |
+//! | `GET /explain?url=&method=` | yes | host, decision, key, entry and freshness; `header=Name: value` may be repeated |
+//!
+//! The token is asked for before anything else is looked at, so that without it nothing can be learnt, not even which
+//! endpoints there are. A page in a browser cannot send it, which also settles DNS rebinding and forged requests.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use crate::cache::purges::PurgeScope;
+
+mod answer;
+pub mod auth;
+
+pub use answer::Admin;
+
+/// What the endpoints do, handed in by `app`, so that this room knows none of the others' insides.
+pub trait Control: Send + Sync + 'static {
+    /// Purges and tells the sequence.
+    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, String>>;
+    /// Reads hosts.json again: all or nothing. Ok: lines of what changed; Err: all mistakes.
+    fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>>;
+    /// Numbers and states as JSON.
+    fn stats(&self) -> BoxFuture<'_, Value>;
+    /// Prometheus text.
+    fn metrics(&self) -> String;
+    /// Whether requests are served, and why not.
+    fn ready(&self) -> Result<Value, Value>;
+    /// Which host, decision, key, entry and freshness a URL has.
+    fn explain(
+        &self,
+        method: String,
+        url: String,
+        headers: Vec<(String, String)>,
+    ) -> BoxFuture<'_, Result<Value, String>>;
+}
+
+/// How the admin listener is set up.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where; loopback unless a token is configured.
+    pub address: std::net::SocketAddr,
+    /// The token.
+    pub token: Arc<str>,
+}

@@ -1,0 +1,398 @@
+//! Builds the rooms in order, runs, reloads, drains. The only place that knows all of them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::Full;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use crate::admin::{self, Admin, Control};
+use crate::cache::Cache;
+use crate::cache::purges::PurgeScope;
+use crate::clock::Clock;
+use crate::config::{self, Mistakes, Resolved};
+use crate::listener::{self, Connection, Listening, RequestBody};
+use crate::policy::{Policies, check_file};
+use crate::proxy::explain::{self, Question};
+use crate::proxy::{self, Generation, Peer, Proxy};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{self, Metrics};
+use crate::vhost::{Table, VirtualHost};
+use crate::{origin, policy, telemetry};
+
+/// How long requests in flight may take once the program was told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Why the program did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What the user can mend: exit code 2.
+    #[error("{0}")]
+    Configuration(#[from] Mistakes),
+    /// Likewise, where hosts.json is right and the machine is not: a cache folder of others, an address in use.
+    #[error("{0}")]
+    Machine(String),
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// Serves until it is told to stop: SIGTERM and SIGINT drain, SIGHUP reloads.
+pub async fn run(file: PathBuf) -> Result<(), StartError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let resolved = config::load(&file)?;
+    let (metrics, registry) = Metrics::new();
+    let stderr = telemetry::tracing::init(&metrics).context("stderr cannot be used")?;
+    for line in resolved.summary() {
+        eprintln!("{line}");
+    }
+    let log = AccessLog::start(Arc::clone(&metrics));
+    // Before anything answers, so that no signal finds the program without a handler.
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be handled")?;
+    let mut hangup = signal(SignalKind::hangup()).context("signals cannot be handled")?;
+    let started = App::start(resolved, Clock::System, log.clone(), metrics, registry).await;
+    let app = match started {
+        Ok(app) => app,
+        Err(error) => {
+            stderr.flush();
+            return Err(error);
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                // The outcome is logged there; a bad file leaves the old configuration in force.
+                let _ = app.reload().await;
+            }
+        }
+    }
+    tracing::info!("draining");
+    app.stop(DRAIN).await;
+    tracing::info!("stopped");
+    log.flush();
+    stderr.flush();
+    Ok(())
+}
+
+/// Looks at what hosts.json cannot say: whether its policies load. Ok: lines for a person; Err: mistakes.
+pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
+    let mut mistakes = Vec::new();
+    let mut lines = resolved.summary();
+    for host in &resolved.hosts {
+        let policy::settings::ChainSource::Named(chain) = &host.chain.source else { continue };
+        for named in chain {
+            match check_file(&named.file) {
+                Ok(_) => lines.push(format!("policy {} of {} loads", named.file.display(), host.name)),
+                Err(error) => mistakes.push(format!("hosts.{:?}.policy: {error}", host.name)),
+            }
+        }
+    }
+    if mistakes.is_empty() { Ok(lines) } else { Err(mistakes) }
+}
+
+/// The running program.
+pub struct App {
+    inner: Arc<Inner>,
+    http: Listening,
+    admin: Listening,
+}
+
+struct Inner {
+    file: PathBuf,
+    proxy: Arc<Proxy>,
+    cache: Cache,
+    policies: Arc<Policies>,
+    metrics: Arc<Metrics>,
+    registry: Registry,
+    clock: Clock,
+    /// What the last reload that worked had read; one reload at a time.
+    in_force: tokio::sync::Mutex<Resolved>,
+    /// Why the last reload failed, until one works.
+    failed_reload: Mutex<Option<Vec<String>>>,
+    started_ms: u64,
+}
+
+impl App {
+    /// Builds the rooms and serves.
+    pub async fn start(
+        resolved: Resolved,
+        clock: Clock,
+        log: AccessLog,
+        metrics: Arc<Metrics>,
+        registry: Registry,
+    ) -> Result<Self, StartError> {
+        let cache = Cache::open(resolved.cache.clone(), clock.clone(), Arc::clone(&metrics))
+            .map_err(|error| StartError::Machine(error.to_string()))?;
+        let policies =
+            Policies::start(resolved.policies.clone(), Arc::clone(&metrics)).context("policies cannot run")?;
+        let generation =
+            generation(&resolved, &policies, &metrics).await.map_err(|lines| StartError::Machine(lines.join("; ")))?;
+        if let Err(error) = policies.watch() {
+            tracing::warn!(%error, "the policies folder is not watched; a reload still looks at it");
+        }
+        let proxy = Proxy::new(generation, cache.clone(), log, Arc::clone(&metrics), clock.clone());
+        let token = admin::auth::token_for(resolved.admin_token.as_ref().map(|token| &*token.0), &resolved.cache.dir)
+            .context("the admin token cannot be made")?;
+        let (http_at, admin_at) = (resolved.http.clone(), resolved.admin);
+        let inner = Arc::new(Inner {
+            file: resolved.file.clone(),
+            proxy: Arc::clone(&proxy),
+            cache,
+            policies,
+            metrics: Arc::clone(&metrics),
+            registry,
+            started_ms: clock.now().as_millis(),
+            clock,
+            in_force: tokio::sync::Mutex::new(resolved),
+            failed_reload: Mutex::new(None),
+        });
+        let settings = admin::Settings { address: admin_at, token };
+        let service = Arc::new(AdminService(Arc::new(Admin::new(&settings, Arc::clone(&inner)))));
+        let admin = Listening::bind(listener::Settings::at(vec![admin_at]), service, Arc::clone(&metrics))
+            .await
+            .map_err(|error| StartError::Machine(format!("the admin listener cannot start: {error}")))?;
+        let http = Listening::bind(listener::Settings::at(http_at), Arc::new(ProxyService(proxy)), metrics)
+            .await
+            .map_err(|error| StartError::Machine(format!("the http listener cannot start: {error}")))?;
+        let app = Self { inner, http, admin };
+        let texts: Vec<String> = app.http_addresses().iter().map(ToString::to_string).collect();
+        tracing::info!(http = ?texts, admin = %app.admin_address(), "listening");
+        Ok(app)
+    }
+
+    /// Where it serves.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        self.http.addresses()
+    }
+
+    /// Where it is administered.
+    pub fn admin_address(&self) -> SocketAddr {
+        // One address was bound, or starting had failed.
+        self.admin.addresses().first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Reads hosts.json again: all or nothing.
+    pub async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        self.inner.reload_now().await
+    }
+
+    /// Stops accepting, lets requests finish for at most this long, and closes the cache.
+    pub async fn stop(self, at_most: Duration) {
+        let Self { inner, http, admin } = self;
+        http.drain(at_most).await;
+        admin.drain(Duration::from_secs(1)).await;
+        inner.cache.close().await;
+    }
+}
+
+/// Builds what a request uses out of a configuration.
+async fn generation(
+    resolved: &Resolved,
+    policies: &Arc<Policies>,
+    metrics: &Arc<Metrics>,
+) -> Result<Generation, Vec<String>> {
+    let mut origins = HashMap::new();
+    let mut mistakes = Vec::new();
+    for settings in &resolved.origins {
+        match origin::build(settings, Arc::clone(metrics)).await {
+            Ok(origin) => {
+                let identity = format!("{:08x}", crc32c::crc32c(format!("{:?}", settings.place).as_bytes()));
+                origins.insert(settings.name.clone(), proxy::Service { origin, identity: identity.into() });
+            }
+            Err(error) => mistakes.push(format!("origins.{:?}: {error}", settings.name)),
+        }
+    }
+    let (policies, capabilities) = (Arc::clone(policies), Arc::clone(&resolved.capabilities));
+    let settings = resolved.hosts.clone();
+    let chains: Vec<_> = settings.iter().map(|host| host.chain.clone()).collect();
+    // Compiling takes seconds for large policies.
+    let chains = tokio::task::spawn_blocking(move || {
+        chains.iter().map(|chain| policies.chain(chain, &capabilities)).collect::<Vec<_>>()
+    })
+    .await
+    .map_err(|error| vec![format!("policies: {error}")])?;
+    let mut hosts = Vec::with_capacity(settings.len());
+    for (settings, chain) in settings.into_iter().zip(chains) {
+        match origins.get(&settings.origin) {
+            Some(service) => {
+                let origin = Arc::clone(&service.origin);
+                hosts.push(Arc::new(VirtualHost { settings, origin, chain }));
+            }
+            None => mistakes.push(format!("hosts.{:?}.origin: {:?} is not in service", settings.name, settings.origin)),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    Ok(Generation::new(Table::new(hosts), origins, resolved.trusted_proxies.clone(), metrics))
+}
+
+impl Inner {
+    async fn reload_now(&self) -> Result<Vec<String>, Vec<String>> {
+        let mut in_force = self.in_force.lock().await;
+        let outcome = self.try_reload(&in_force).await;
+        match outcome {
+            Ok((resolved, changes)) => {
+                *in_force = resolved;
+                *self.failed_reload.lock() = None;
+                tracing::info!(?changes, "reloaded");
+                Ok(changes)
+            }
+            Err(mistakes) => {
+                tracing::error!(?mistakes, "not reloaded, the old configuration stays in force");
+                *self.failed_reload.lock() = Some(mistakes.clone());
+                Err(mistakes)
+            }
+        }
+    }
+
+    async fn try_reload(&self, old: &Resolved) -> Result<(Resolved, Vec<String>), Vec<String>> {
+        let file = self.file.clone();
+        let resolved = tokio::task::spawn_blocking(move || config::load(&file))
+            .await
+            .map_err(|error| vec![error.to_string()])?
+            .map_err(|mistakes| mistakes.lines())?;
+        let mut changes = Vec::new();
+        let fixed = [
+            ("listen.http", resolved.http != old.http),
+            ("listen.admin", resolved.admin != old.admin),
+            ("admin.token", resolved.admin_token != old.admin_token),
+            ("cache.dir", resolved.cache.dir != old.cache.dir),
+        ];
+        let needs_restart: Vec<String> = fixed
+            .into_iter()
+            .filter(|(_, changed)| *changed)
+            .map(|(name, _)| {
+                format!("{name}: a change of this takes effect at a restart only; put it back, or restart")
+            })
+            .collect();
+        if !needs_restart.is_empty() {
+            return Err(needs_restart);
+        }
+        self.policies.configure(resolved.policies.clone());
+        let generation = generation(&resolved, &self.policies, &self.metrics).await?;
+        let policies = Arc::clone(&self.policies);
+        changes.extend(
+            tokio::task::spawn_blocking(move || policies.refresh()).await.map_err(|error| vec![error.to_string()])?,
+        );
+        self.cache.configure(resolved.cache.disk_bytes, resolved.cache.memory_bytes);
+        let names = |all: &[crate::vhost::Settings]| all.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
+        let (before, after) = (names(&old.hosts), names(&resolved.hosts));
+        changes.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("host {name} added")));
+        changes.extend(before.iter().filter(|name| !after.contains(name)).map(|name| format!("host {name} removed")));
+        self.proxy.replace(generation);
+        Ok((resolved, changes))
+    }
+}
+
+impl Control for Inner {
+    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, String>> {
+        Box::pin(async move {
+            let sequence = self.cache.purge(scope).await.map_err(|error| error.to_string())?;
+            self.metrics.purges.inc();
+            Ok(sequence.0)
+        })
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>> {
+        Box::pin(self.reload_now())
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Value> {
+        Box::pin(async move {
+            let generation = self.proxy.generation();
+            let hosts: Vec<&str> = generation.hosts().iter().map(|host| host.settings.name.as_str()).collect();
+            json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "uptime_s": self.clock.now().as_millis().saturating_sub(self.started_ms) / 1000,
+                "hosts": hosts,
+                "cache": self.cache.stats(),
+                "policies": self.policies.status(),
+                "failed_reload": *self.failed_reload.lock(),
+            })
+        })
+    }
+
+    fn metrics(&self) -> String {
+        let stats = self.cache.stats();
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.cache_disk_bytes.set(gauge(stats.disk_bytes));
+        self.metrics.cache_memory_bytes.set(gauge(stats.memory_bytes));
+        self.metrics.cache_entries.set(gauge(stats.entries));
+        metrics::render(&self.registry)
+    }
+
+    fn ready(&self) -> Result<Value, Value> {
+        let disk = self.cache.stats().disk_error;
+        let reload = self.failed_reload.lock().clone();
+        // A broken disk or a refused file is worth a look, but requests are served.
+        Ok(json!({ "status": "ok", "disk_error": disk, "failed_reload": reload }))
+    }
+
+    fn explain(
+        &self,
+        method: String,
+        url: String,
+        headers: Vec<(String, String)>,
+    ) -> BoxFuture<'_, Result<Value, String>> {
+        let client = std::net::Ipv4Addr::LOCALHOST.into();
+        Box::pin(explain::explain(Arc::clone(&self.proxy), Question { method, url, headers, client }))
+    }
+}
+
+struct ProxyService(Arc<Proxy>);
+
+impl listener::Service for ProxyService {
+    type Body = proxy::Body;
+    type Future = Answering;
+
+    fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Answering {
+        let peer = Peer { address: connection.peer, scheme: connection.scheme };
+        let request = request.map(|body| {
+            // Most requests bring none: nothing to box.
+            (!http_body::Body::is_end_stream(&body)).then(|| proxy::Upload::new(body))
+        });
+        Answering(Box::pin(Arc::clone(&self.0).serve(peer, request)))
+    }
+}
+
+/// The future of one answer. Boxed: it is large, and hyper keeps it inline in the connection's state otherwise.
+struct Answering(Pin<Box<dyn Future<Output = Response<proxy::Body>> + Send>>);
+
+impl Future for Answering {
+    type Output = Result<Response<proxy::Body>, std::convert::Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+struct AdminService(Arc<Admin<Inner>>);
+
+impl listener::Service for AdminService {
+    type Body = http_body_util::combinators::MapErr<Full<Bytes>, fn(std::convert::Infallible) -> std::io::Error>;
+    type Future = BoxFuture<'static, Result<Response<Self::Body>, std::convert::Infallible>>;
+
+    fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Self::Future {
+        use http_body_util::BodyExt;
+        let (admin, peer) = (Arc::clone(&self.0), connection.peer);
+        Box::pin(async move {
+            let response = admin.answer(peer, request).await;
+            Ok(response.map(|body| body.map_err((|never| match never {}) as fn(_) -> _)))
+        })
+    }
+}

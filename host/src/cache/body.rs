@@ -1,0 +1,514 @@
+//! The body of an entry as a row of slices: in memory, on disk, coming in, or missing.
+//!
+//! There is one `SlicedBody` for an entry id while anyone uses it; readers and fills meet in its state. A piece that comes in
+//! can be read at once; a whole slice goes to the memory tier and to disk, and is held here until the disk has it. What the
+//! disk does not take is held while a reader is still on its way to it, and the fill waits for such readers.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::entry::{Entry, SLICE_BYTES};
+use super::hot::HotSlices;
+use super::runs::Runs;
+use super::shared::Shared;
+use super::writer::Writer;
+
+/// A reader waits for a fill that is at most so many slices before it; else it is quicker to fetch the slice itself.
+const WAIT_SLICES: u64 = 4;
+/// Slices that the disk did not take and that a fill may hold; with more, it waits for readers or lets them go.
+pub(super) const MAX_UNSTORED: usize = 4;
+/// How far a gap is looked for: a gigabyte a request.
+const MAX_GAP_SLICES: u64 = 1024;
+/// Ends of fills that are remembered for those who wait.
+const MAX_ENDED: usize = 8;
+/// Pieces smaller than this are joined, so that an origin that sends single bytes costs no more than its bytes.
+const JOIN_BYTES: usize = 8 << 10;
+const UNKNOWN: u64 = u64::MAX;
+
+/// A body in slices.
+pub struct SlicedBody {
+    pub(super) id: u64,
+    sliceable: bool,
+    size: AtomicU64,
+    /// The first fill is under way.
+    pub(super) filling: AtomicBool,
+    /// The entry is no longer in the index: nothing more is stored, and the last who drops the body has its files removed.
+    pub(super) doomed: AtomicBool,
+    /// Bytes on disk when it was doomed.
+    pub(super) doomed_bytes: AtomicU64,
+    /// The index has a record of the entry.
+    pub(super) committed: AtomicBool,
+    /// Something was stored.
+    pub(super) stored: AtomicBool,
+    pub(super) full_key: Vec<u8>,
+    hot: Arc<HotSlices>,
+    pub(super) shared: Weak<Shared>,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Notify,
+}
+
+/// What there is at a position of a body.
+#[derive(Debug)]
+pub enum Piece {
+    /// These bytes, at least one.
+    Bytes(Bytes),
+    /// The body ends here.
+    End,
+    /// Nobody is fetching it: claim the gap (slice numbers) and fetch, or give up.
+    Missing(Range<u64>),
+    /// It broke off here and cannot be completed.
+    Failed(String),
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Slices on disk.
+    pub present: Runs,
+    /// Whole slices that the disk does not have.
+    pub held: BTreeMap<u64, Held>,
+    pub fills: Vec<Fill>,
+    ended: VecDeque<(u64, String)>,
+    pub failed: Option<String>,
+    loading: HashSet<u64>,
+    readers: HashMap<u64, u64>,
+    next_number: u64,
+    waiting: usize,
+    /// The newest head, when it changed during the first fill.
+    pub latest: Option<Arc<Entry>>,
+}
+
+pub(super) struct Held {
+    pub bytes: Bytes,
+    /// The disk will not take it.
+    pub unstored: bool,
+}
+
+/// A fill under way.
+pub(super) struct Fill {
+    pub number: u64,
+    /// The slice that is coming in.
+    pub slice: u64,
+    /// The slice after the last; none: to the end, wherever that is.
+    pub end: Option<u64>,
+    /// Pieces of the slice, each with its position in the body.
+    pub pieces: Vec<(u64, Bytes)>,
+    pub position: u64,
+}
+
+impl Fill {
+    /// Whether a slice will come in soon.
+    fn brings_soon(&self, slice: u64, patience: u64) -> bool {
+        self.end.is_none_or(|end| slice < end) && slice >= self.slice && slice - self.slice <= patience
+    }
+
+    fn piece_at(&self, position: u64) -> Option<Bytes> {
+        let after = self.pieces.partition_point(|(start, _)| *start <= position);
+        let (start, bytes) = self.pieces.get(after.checked_sub(1)?)?;
+        let offset = usize::try_from(position - start).ok()?;
+        (offset < bytes.len()).then(|| bytes.slice(offset..))
+    }
+
+    /// Takes a piece that lies in the slice.
+    pub fn push(&mut self, piece: Bytes) {
+        let start = self.position;
+        self.position += piece.len() as u64;
+        self.pieces.push((start, piece));
+        // Neighbours of about one size are joined, so each byte is copied a few times at most.
+        while let [.., (_, before), (_, last)] = self.pieces.as_slice() {
+            if before.len() >= JOIN_BYTES || before.len() > last.len().saturating_mul(2) {
+                break;
+            }
+            let mut joined = BytesMut::with_capacity(before.len() + last.len());
+            joined.extend_from_slice(before);
+            joined.extend_from_slice(last);
+            self.pieces.pop();
+            if let Some((_, before)) = self.pieces.last_mut() {
+                *before = joined.freeze();
+            }
+        }
+    }
+
+    /// The whole slice, as one.
+    pub fn take_slice(&mut self) -> Bytes {
+        let pieces = std::mem::take(&mut self.pieces);
+        self.slice += 1;
+        if let [(_, only)] = pieces.as_slice() {
+            return only.clone();
+        }
+        let mut whole = BytesMut::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
+        pieces.iter().for_each(|(_, piece)| whole.extend_from_slice(piece));
+        whole.freeze()
+    }
+}
+
+impl State {
+    /// A number that no other fill or reader of this body has.
+    pub fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    pub fn fill_mut(&mut self, number: u64) -> Option<&mut Fill> {
+        self.fills.iter_mut().find(|fill| fill.number == number)
+    }
+
+    /// Ends a fill. Those who wait for it learn why, if it did not end well.
+    pub fn end_fill(&mut self, number: u64, why: Option<String>) {
+        self.fills.retain(|fill| fill.number != number);
+        if let Some(why) = why {
+            self.ended.push_back((number, why));
+            if self.ended.len() > MAX_ENDED {
+                self.ended.pop_front();
+            }
+        }
+    }
+
+    pub fn has_readers(&self) -> bool {
+        self.waiting > 0 || !self.readers.is_empty()
+    }
+
+    /// Lets go of unstored slices that no reader is on its way to, beyond what may be held. Returns how many are still too
+    /// many, and whether any were let go.
+    pub fn release_unstored(&mut self) -> (usize, bool) {
+        let mut unstored: Vec<u64> =
+            self.held.iter().filter(|(_, held)| held.unstored).map(|(slice, _)| *slice).collect();
+        let slowest = self.readers.values().min().copied();
+        let mut released = false;
+        while unstored.len() > MAX_UNSTORED {
+            let first = unstored[0];
+            if slowest.is_some_and(|position| position < (first + 1) * SLICE_BYTES) {
+                return (unstored.len() - MAX_UNSTORED, released);
+            }
+            self.held.remove(&first);
+            unstored.remove(0);
+            released = true;
+        }
+        (0, released)
+    }
+
+    fn any_unstored(&self) -> bool {
+        self.held.values().any(|held| held.unstored)
+    }
+}
+
+enum Look {
+    Here(Piece),
+    Wait(Option<u64>),
+    Load,
+}
+
+/// What a new body is made of.
+pub(super) struct BodyParts {
+    pub id: u64,
+    pub size: Option<u64>,
+    pub sliceable: bool,
+    pub full_key: Vec<u8>,
+    pub present: Runs,
+    pub committed: bool,
+}
+
+impl SlicedBody {
+    pub(super) fn new(shared: &Arc<Shared>, parts: BodyParts) -> Arc<Self> {
+        Arc::new(Self {
+            id: parts.id,
+            sliceable: parts.sliceable && parts.size.is_some(),
+            size: AtomicU64::new(parts.size.unwrap_or(UNKNOWN)),
+            filling: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
+            doomed_bytes: AtomicU64::new(0),
+            committed: AtomicBool::new(parts.committed),
+            stored: AtomicBool::new(parts.committed),
+            full_key: parts.full_key,
+            hot: shared.hot.slices.clone(),
+            shared: Arc::downgrade(shared),
+            state: Mutex::new(State { present: parts.present, ..State::default() }),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Length of the complete body, when known.
+    pub fn size(&self) -> Option<u64> {
+        let size = self.size.load(Ordering::Acquire);
+        (size != UNKNOWN).then_some(size)
+    }
+
+    pub(super) fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// May be completed slice by slice.
+    pub fn is_sliceable(&self) -> bool {
+        self.sliceable
+    }
+
+    /// Begins to read. The body then knows that a reader is on its way: what the disk does not take is kept for it. Prefer
+    /// this to `read` for all but a single look.
+    pub fn reader(self: &Arc<Self>, position: u64) -> Reader {
+        let mut state = self.state.lock();
+        let number = state.number();
+        state.readers.insert(number, position);
+        Reader { body: self.clone(), number, position }
+    }
+
+    /// The bytes at `position`, up to `end` (exclusive): waits for a fill that is on its way there. A fill that is more than
+    /// a few slices before `position` is not waited for when the body is sliceable: `Missing`.
+    pub async fn read(&self, position: u64, end: Option<u64>) -> Piece {
+        let slice = position / SLICE_BYTES;
+        let mut waited_for = None;
+        loop {
+            if self.size().is_some_and(|size| position >= size) || end.is_some_and(|end| position >= end) {
+                return Piece::End;
+            }
+            if let Some(bytes) = self.hot.get(self.id, slice)
+                && let Some(piece) = cut(&bytes, slice * SLICE_BYTES, position, end)
+            {
+                return Piece::Bytes(piece);
+            }
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.look(position, end, waited_for) {
+                Look::Here(piece) => return piece,
+                Look::Wait(fill) => {
+                    waited_for = fill;
+                    let _waiting = Waiting::on(self);
+                    changed.await;
+                }
+                Look::Load => {
+                    let loading = Loading { body: self, slice };
+                    let loaded = self.load(slice).await;
+                    drop(loading);
+                    if let Some(piece) = loaded.and_then(|bytes| cut(&bytes, slice * SLICE_BYTES, position, end)) {
+                        return Piece::Bytes(piece);
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(&self, position: u64, end: Option<u64>, waited_for: Option<u64>) -> Look {
+        let slice = position / SLICE_BYTES;
+        let mut state = self.state.lock();
+        let here = |bytes: &Bytes, start| cut(bytes, start, position, end).map(|piece| Look::Here(Piece::Bytes(piece)));
+        if let Some(look) = state.held.get(&slice).and_then(|held| here(&held.bytes, slice * SLICE_BYTES)) {
+            return look;
+        }
+        let coming = state.fills.iter().filter(|fill| fill.slice == slice);
+        if let Some(look) = coming.filter_map(|fill| fill.piece_at(position)).find_map(|piece| here(&piece, position)) {
+            return look;
+        }
+        if state.present.contains(slice) {
+            return if state.loading.insert(slice) { Look::Load } else { Look::Wait(None) };
+        }
+        // Whoever is nearest. A body that cannot be fetched in parts is waited for from any distance.
+        let patience = if self.sliceable { WAIT_SLICES } else { u64::MAX };
+        let soonest =
+            state.fills.iter().filter(|fill| fill.brings_soon(slice, patience)).max_by_key(|fill| fill.position);
+        if let Some(fill) = soonest {
+            return Look::Wait(Some(fill.number));
+        }
+        // The size may have become known since we looked, in the same moment as the fill ended.
+        if self.size().is_some_and(|size| position >= size) {
+            return Look::Here(Piece::End);
+        }
+        let ended = state.ended.iter().find(|(number, _)| Some(*number) == waited_for);
+        if let Some(why) = ended.map(|(_, why)| why).or(state.failed.as_ref()) {
+            return Look::Here(Piece::Failed(why.clone()));
+        }
+        if !self.sliceable {
+            return Look::Here(Piece::Failed("bytes of the body are no longer in the cache".into()));
+        }
+        let last = self.slices_to(end);
+        let run = slice..self.gap_end(&state, slice, last);
+        Look::Here(Piece::Missing(run))
+    }
+
+    /// The slice after the one that holds the byte before `end`, or after the last.
+    fn slices_to(&self, end: Option<u64>) -> u64 {
+        let size = self.size().unwrap_or(0);
+        end.unwrap_or(size).min(size).div_ceil(SLICE_BYTES)
+    }
+
+    fn is_covered(&self, state: &State, slice: u64) -> bool {
+        state.present.contains(slice)
+            || state.held.contains_key(&slice)
+            || state.fills.iter().any(|fill| fill.brings_soon(slice, WAIT_SLICES))
+            || self.hot.contains(self.id, slice)
+    }
+
+    fn gap_end(&self, state: &State, start: u64, last: u64) -> u64 {
+        let far = last.min(start + MAX_GAP_SLICES).max(start + 1);
+        (start + 1..far).find(|slice| self.is_covered(state, *slice)).unwrap_or(far)
+    }
+
+    /// Reads a slice from disk, checks it, and puts it into the memory tier. None: it is not there or not good, and the state
+    /// says so by now.
+    async fn load(&self, slice: u64) -> Option<Bytes> {
+        let shared = self.shared.upgrade();
+        let loaded = match &shared {
+            Some(shared) => shared.load_slice(self.id, slice).await,
+            None => None,
+        };
+        match &loaded {
+            Some(bytes) => self.hot.insert(self.id, slice, bytes.clone()),
+            None => {
+                self.state.lock().present.remove(slice);
+                if !self.sliceable
+                    && let Some(shared) = shared
+                {
+                    // A body that cannot be mended: the next request shall find a miss, not the same hole.
+                    shared.forget_body(self).await;
+                }
+            }
+        }
+        loaded
+    }
+
+    /// The whole range at once when it lies in memory in one slice: the fast path of a hit.
+    pub fn in_memory(&self, range: Range<u64>) -> Option<Bytes> {
+        let slice = range.start / SLICE_BYTES;
+        let start = slice * SLICE_BYTES;
+        if range.end.checked_sub(start)? > SLICE_BYTES {
+            return None;
+        }
+        let bytes = self.hot.get(self.id, slice)?;
+        let from = usize::try_from(range.start - start).ok()?;
+        let to = usize::try_from(range.end - start).ok()?;
+        (from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
+    }
+
+    /// Claims slices nobody fetches: the writer takes bytes from `range.start * SLICE_BYTES` on, to the end of the last slice
+    /// or of the body. None if someone was faster: read again.
+    pub fn claim(self: &Arc<Self>, range: Range<u64>) -> Option<Writer> {
+        let shared = self.shared.upgrade()?;
+        let size = self.size().filter(|_| self.sliceable)?;
+        let range = range.start..range.end.min(size.div_ceil(SLICE_BYTES));
+        if range.is_empty() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        if range.clone().any(|slice| self.is_covered(&state, slice)) {
+            return None;
+        }
+        let number = state.number();
+        let position = range.start * SLICE_BYTES;
+        state.fills.push(Fill { number, slice: range.start, end: Some(range.end), pieces: Vec::new(), position });
+        drop(state);
+        let limit = (range.end * SLICE_BYTES).min(size);
+        Some(Writer::of_part(shared, self.clone(), number, position, limit))
+    }
+
+    /// Slices within a range of bytes that are neither there nor being fetched soon: their first contiguous run.
+    pub fn first_gap(&self, bytes: Range<u64>) -> Option<Range<u64>> {
+        let last = self.slices_to(Some(bytes.end));
+        let state = self.state.lock();
+        let mut slices = (bytes.start / SLICE_BYTES..last).take(MAX_GAP_SLICES as usize);
+        let start = slices.find(|slice| !self.is_covered(&state, *slice))?;
+        Some(start..self.gap_end(&state, start, last))
+    }
+
+    /// Slices that are on disk.
+    pub fn slices_on_disk(&self) -> u64 {
+        self.state.lock().present.len()
+    }
+}
+
+/// The part of `bytes`, which begin at `start` of the body, from `position` to `end`; none if that is empty.
+fn cut(bytes: &Bytes, start: u64, position: u64, end: Option<u64>) -> Option<Bytes> {
+    let from = usize::try_from(position.checked_sub(start)?).ok()?;
+    let to =
+        end.map_or(usize::MAX, |end| usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX)).min(bytes.len());
+    (from < to).then(|| bytes.slice(from..to))
+}
+
+impl std::fmt::Debug for SlicedBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SlicedBody").field("id", &self.id).field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for SlicedBody {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.body_dropped(self);
+        }
+    }
+}
+
+/// Reads a body from a position on.
+#[derive(Debug)]
+pub struct Reader {
+    body: Arc<SlicedBody>,
+    number: u64,
+    position: u64,
+}
+
+impl Reader {
+    /// The bytes at the reader's position, up to `end` (exclusive), as `SlicedBody::read` has it. What was read is left
+    /// behind.
+    pub async fn next(&mut self, end: Option<u64>) -> Piece {
+        let piece = self.body.read(self.position, end).await;
+        if let Piece::Bytes(bytes) = &piece {
+            self.position += bytes.len() as u64;
+            let mut state = self.body.state.lock();
+            state.readers.insert(self.number, self.position);
+            if state.any_unstored() {
+                self.body.changed.notify_waiters();
+            }
+        }
+        piece
+    }
+
+    /// Where it is.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Arc<SlicedBody> {
+        &self.body
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.body.state.lock().readers.remove(&self.number);
+        // A fill may wait for this reader.
+        self.body.changed.notify_waiters();
+    }
+}
+
+/// Counts a reader that waits, however its future ends.
+struct Waiting<'a>(&'a SlicedBody);
+
+impl<'a> Waiting<'a> {
+    fn on(body: &'a SlicedBody) -> Self {
+        body.state.lock().waiting += 1;
+        Self(body)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting -= 1;
+    }
+}
+
+/// A slice that one reader loads for all, until this is dropped.
+struct Loading<'a> {
+    body: &'a SlicedBody,
+    slice: u64,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.body.state.lock().loading.remove(&self.slice);
+        self.body.changed.notify_waiters();
+    }
+}

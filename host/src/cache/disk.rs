@@ -1,0 +1,311 @@
+//! The index and the store together: what is committed with what, and how many bytes that is.
+//!
+//! All functions wait for the disk; they run on the blocking pool. The running total of bytes is changed in the batch that
+//! changes what it counts, so that it is right after any crash.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::entry::{Entry, EntryBody};
+use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyRecord, SliceRecord, StoredEntry};
+use super::index::{Change, Column, Index, IndexError};
+use super::purges::PurgeScope;
+use super::runs::Runs;
+use super::store::Store;
+use super::vary::VaryFields;
+
+/// What the records of a slice and of recency take beside keys, about.
+const AROUND_BYTES: i64 = 64;
+/// Records read or removed in one go.
+pub(super) const CHUNK: usize = 1000;
+const STRIPES: usize = 64;
+
+/// Why the disk could not do it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DiskError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("body: {0}")]
+    Store(#[from] std::io::Error),
+}
+
+/// The cache folder, open.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub index: Arc<dyn Index>,
+    pub store: Arc<dyn Store>,
+    /// Where; none in tests that have no folder.
+    pub dir: Option<PathBuf>,
+    /// Ids below were given out by earlier processes.
+    pub first_id: u64,
+    bytes: AtomicI64,
+    stripes: Box<[Mutex<()>]>,
+    /// The lock on the folder, held until this is dropped.
+    _lock: Option<std::fs::File>,
+}
+
+/// What became of a commit.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Committed {
+    /// In the index. The body with this id was replaced.
+    Yes(Option<u64>),
+    /// A newer response stands there.
+    Older,
+}
+
+impl Disk {
+    /// `lock` is held as long as this lives.
+    pub fn new(
+        index: Arc<dyn Index>,
+        store: Arc<dyn Store>,
+        dir: Option<PathBuf>,
+        lock: Option<std::fs::File>,
+    ) -> Result<Self, IndexError> {
+        /// Ids that one process may give out: more than it can.
+        const ID_BLOCK: i64 = 1 << 40;
+        let bytes = super::index::number(&*index, schema::META_BYTES)?;
+        let first_id = super::index::number(&*index, schema::META_NEXT_ID)?.max(1);
+        let next =
+            Change::Put(Column::Meta, schema::META_NEXT_ID.to_vec(), (first_id + ID_BLOCK).to_be_bytes().to_vec());
+        index.write(vec![next], true)?;
+        Ok(Self {
+            index,
+            store,
+            dir,
+            first_id: first_id.unsigned_abs(),
+            bytes: AtomicI64::new(bytes),
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            _lock: lock,
+        })
+    }
+
+    /// Bytes that records and slices take.
+    pub fn bytes(&self) -> u64 {
+        u64::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    fn write(&self, mut changes: Vec<Change>, delta: i64) -> Result<(), DiskError> {
+        if delta != 0 {
+            changes.push(Change::Add(schema::META_BYTES.to_vec(), delta));
+        }
+        self.index.write(changes, false)?;
+        self.bytes.fetch_add(delta, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The lock of a key's records: the base and its variants are changed together.
+    fn stripe(&self, key: &[u8]) -> &Mutex<()> {
+        &self.stripes[crc32c::crc32c(key) as usize % STRIPES]
+    }
+
+    fn record(&self, full_key: &[u8]) -> Result<Option<(EntryRecord, usize)>, DiskError> {
+        let record = self.index.get(Column::Entries, full_key)?;
+        Ok(record.and_then(|bytes| Some((EntryRecord::decode(&bytes)?, bytes.len()))))
+    }
+
+    /// Puts an entry into the index, in the place of an older one. `now` in seconds.
+    pub fn commit(&self, entry: &Entry, now: u64) -> Result<Committed, DiskError> {
+        let key = entry.key.as_bytes();
+        let full_key = schema::full_key(key, &entry.variant.0);
+        let _stripe = self.stripe(key).lock();
+        let (old, old_length) = self.record(&full_key)?.unwrap_or_default();
+        let mut uses = 0;
+        let mut replaced = None;
+        if let Some(old) = &old.entry {
+            if old.id != entry.id {
+                if old.head.timing.response_at > entry.head.timing.response_at {
+                    return Ok(Committed::Older);
+                }
+                replaced = Some(old.id);
+            }
+            uses = self.recency(&full_key)?.map_or(0, |record| record.uses);
+        }
+        let inline = match &entry.body {
+            EntryBody::Inline(bytes) => Some(bytes.clone()),
+            EntryBody::Sliced(_) => None,
+        };
+        let size = inline.as_ref().map_or(0, Bytes::len) as u64;
+        let stored = StoredEntry { id: entry.id, key_length: key.len() as u32, head: entry.head.clone(), inline };
+        let mut changes = Vec::with_capacity(4);
+        let mut delta = 0;
+        let field_sets = if entry.variant.0.is_empty() {
+            newest_first(&entry.head.vary, old.field_sets)
+        } else {
+            let base_key = schema::full_key(key, &[]);
+            let (base, base_length) = self.record(&base_key)?.unwrap_or_default();
+            let had_entry = base.entry.is_some();
+            let field_sets = newest_first(&entry.head.vary, with_plain(base.field_sets.clone(), had_entry));
+            if field_sets != base.field_sets {
+                let record = EntryRecord { field_sets, entry: base.entry }.encode();
+                delta += record.len() as i64 - base_length as i64;
+                changes.push(Change::Put(Column::Entries, base_key, record));
+            }
+            Vec::new()
+        };
+        let record = EntryRecord { field_sets, entry: Some(stored) }.encode();
+        delta += record.len() as i64 - old_length as i64;
+        if old.entry.is_none() {
+            delta += full_key.len() as i64 * 2 + AROUND_BYTES;
+        }
+        let recency = RecencyRecord { last_use: now, uses, size, id: entry.id, full_key: full_key.clone() };
+        changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key), recency.encode()));
+        changes.push(Change::Put(Column::Entries, full_key, record));
+        self.write(changes, delta)?;
+        Ok(Committed::Yes(replaced))
+    }
+
+    /// Replaces the head of an entry that is in the index; false if it is not.
+    pub fn freshen(&self, entry: &Entry) -> Result<bool, DiskError> {
+        let key = entry.key.as_bytes();
+        let full_key = schema::full_key(key, &entry.variant.0);
+        let _stripe = self.stripe(key).lock();
+        let Some((record, old_length)) = self.record(&full_key)? else { return Ok(false) };
+        let Some(stored) = record.entry.filter(|stored| stored.id == entry.id) else { return Ok(false) };
+        let stored = StoredEntry { head: entry.head.clone(), ..stored };
+        let record = EntryRecord { field_sets: record.field_sets, entry: Some(stored) }.encode();
+        let delta = record.len() as i64 - old_length as i64;
+        self.write(vec![Change::Put(Column::Entries, full_key, record)], delta)?;
+        Ok(true)
+    }
+
+    /// Takes an entry out of the index if it is still this one. Returns the
+    /// length of its key if that was so: the body is for the caller to reclaim.
+    pub fn remove(&self, full_key: &[u8], id: u64) -> Result<Option<usize>, DiskError> {
+        let Some(bytes) = self.index.get(Column::Entries, full_key)? else { return Ok(None) };
+        let key_length = match EntryRecord::decode(&bytes) {
+            Some(EntryRecord { entry: Some(entry), .. }) => entry.key_length as usize,
+            _ => return Ok(None),
+        };
+        let _stripe = self.stripe(full_key.get(..key_length).unwrap_or(full_key)).lock();
+        // Once more, under the lock.
+        let Some((record, length)) = self.record(full_key)? else { return Ok(None) };
+        if record.entry.as_ref().is_none_or(|entry| entry.id != id) {
+            return Ok(None);
+        }
+        let mut delta = -(length as i64 + full_key.len() as i64 * 2 + AROUND_BYTES);
+        let others: Vec<_> = record.field_sets.into_iter().filter(|set| !set.0.is_empty()).collect();
+        let change = if others.is_empty() {
+            Change::Delete(Column::Entries, full_key.to_vec())
+        } else {
+            let base = EntryRecord { field_sets: others, entry: None }.encode();
+            delta += base.len() as i64;
+            Change::Put(Column::Entries, full_key.to_vec(), base)
+        };
+        self.write(vec![change, Change::Delete(Column::Recency, schema::recency_key(full_key))], delta)?;
+        Ok(Some(key_length))
+    }
+
+    /// Removes a record that does not decode.
+    pub fn drop_record(&self, full_key: &[u8]) -> Result<(), DiskError> {
+        let Some(bytes) = self.index.get(Column::Entries, full_key)? else { return Ok(()) };
+        if EntryRecord::decode(&bytes).is_some() {
+            return Ok(());
+        }
+        self.write(vec![Change::Delete(Column::Entries, full_key.to_vec())], -(bytes.len() as i64))
+    }
+
+    /// Stores a slice: bytes first, then the record that vouches for them.
+    pub fn store_slice(&self, id: u64, owner: &[u8], slice: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let number = u32::try_from(slice)
+            .ok()
+            .filter(|slice| *slice < u32::MAX)
+            .ok_or_else(|| DiskError::Store(std::io::Error::from(std::io::ErrorKind::FileTooLarge)))?;
+        self.store.write(id, slice * super::entry::SLICE_BYTES, bytes)?;
+        let key = schema::slice_key(id, number);
+        let before = self.index.get(Column::Slices, &key)?.and_then(|record| SliceRecord::decode(&record));
+        let before = before.map_or(-AROUND_BYTES, |before| i64::from(before.length));
+        let mut changes = vec![Change::Put(Column::Slices, key, SliceRecord::of(bytes).encode())];
+        let owner_key = schema::owner_key(id);
+        if self.index.get(Column::Slices, &owner_key)?.is_none() {
+            changes.push(Change::Put(Column::Slices, owner_key, schema::encode_owner(owner)));
+        }
+        self.write(changes, bytes.len() as i64 - before)
+    }
+
+    /// Which slices of a body there are.
+    pub fn slices(&self, id: u64) -> Result<Runs, DiskError> {
+        let mut present = Runs::default();
+        self.each_slice(id, |slice, _| {
+            present.insert(u64::from(slice));
+        })?;
+        Ok(present)
+    }
+
+    fn each_slice(&self, id: u64, mut each: impl FnMut(u32, &[u8])) -> Result<(), DiskError> {
+        let mut from = schema::slice_key(id, 0);
+        let end = schema::owner_key(id);
+        loop {
+            let records = self.index.scan(Column::Slices, &from, Some(&end), CHUNK)?;
+            for (key, value) in &records {
+                if let Some((_, Some(slice))) = schema::parse_slice_key(key) {
+                    each(slice, value);
+                }
+            }
+            match records.last() {
+                Some((last, _)) if records.len() == CHUNK => from = [last.as_slice(), &[0]].concat(),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Forgets a slice whose bytes are not what they were.
+    pub fn drop_slice(&self, id: u64, slice: u64) -> Result<(), DiskError> {
+        let Ok(number) = u32::try_from(slice) else { return Ok(()) };
+        let key = schema::slice_key(id, number);
+        let Some(record) = self.index.get(Column::Slices, &key)? else { return Ok(()) };
+        let length = SliceRecord::decode(&record).map_or(0, |record| i64::from(record.length));
+        self.write(vec![Change::Delete(Column::Slices, key)], -(length + AROUND_BYTES))
+    }
+
+    /// Removes the slices and the file of a body that no entry has any more.
+    pub fn reclaim(&self, id: u64) -> Result<(), DiskError> {
+        let mut changes = vec![Change::Delete(Column::Slices, schema::owner_key(id))];
+        let mut delta = 0;
+        self.each_slice(id, |slice, record| {
+            changes.push(Change::Delete(Column::Slices, schema::slice_key(id, slice)));
+            let length = SliceRecord::decode(record).map_or(0, |record| i64::from(record.length));
+            delta -= length + AROUND_BYTES;
+        })?;
+        // Records first: what has a record is taken to have bytes.
+        if changes.len() > 1 || self.index.get(Column::Slices, &schema::owner_key(id))?.is_some() {
+            self.write(changes, delta)?;
+        }
+        Ok(self.store.remove(id)?)
+    }
+
+    /// The use of an entry.
+    pub fn recency(&self, full_key: &[u8]) -> Result<Option<RecencyRecord>, DiskError> {
+        let record = self.index.get(Column::Recency, &schema::recency_key(full_key))?;
+        Ok(record.and_then(|record| RecencyRecord::decode(&record)))
+    }
+
+    /// Writes a purge down, safe against a power cut.
+    pub fn record_purge(&self, sequence: u64, scope: &PurgeScope) -> Result<(), DiskError> {
+        let number = i64::try_from(sequence).unwrap_or(i64::MAX);
+        let changes = vec![
+            Change::Put(Column::Purges, sequence.to_be_bytes().to_vec(), schema::encode_purge(scope)),
+            Change::Put(Column::Meta, schema::META_SEQUENCE.to_vec(), number.to_be_bytes().to_vec()),
+        ];
+        Ok(self.index.write(changes, true)?)
+    }
+}
+
+/// Field sets with the newest in front.
+fn newest_first(newest: &VaryFields, mut sets: Vec<VaryFields>) -> Vec<VaryFields> {
+    if sets.is_empty() && newest.0.is_empty() {
+        return sets;
+    }
+    sets.retain(|set| set != newest);
+    sets.insert(0, newest.clone());
+    sets.truncate(MAX_FIELD_SETS);
+    sets
+}
+
+/// A base without sets that has an entry has, tacitly, the empty set.
+fn with_plain(sets: Vec<VaryFields>, has_entry: bool) -> Vec<VaryFields> {
+    if sets.is_empty() && has_entry { vec![VaryFields::default()] } else { sets }
+}

@@ -1,0 +1,95 @@
+//! What is remembered of a response: an `Entry` is a head that never changes, and a body that may still be coming.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use std::sync::Arc;
+
+use super::fill::SlicedBody;
+use super::freshness::{Retention, Timing};
+use super::key::CacheKey;
+use super::purges::{Marks, PurgeSequence};
+use super::vary::{VariantKey, VaryFields};
+
+/// Bytes of one slice. A slice is written, checked, kept in memory and refetched as a whole.
+pub const SLICE_BYTES: u64 = 1 << 20;
+/// Bytes of one checksummed block of a slice.
+pub const BLOCK_BYTES: u64 = 64 << 10;
+/// Bodies up to this size live in the index record, beside their head.
+pub const INLINE_BYTES: u64 = 32 << 10;
+
+/// The head of a kept response.
+#[derive(Clone, Debug)]
+pub struct EntryHead {
+    /// Status; 200 for an object that was begun with a 206.
+    pub status: StatusCode,
+    /// Fields as kept, without Age, Content-Length, Content-Range and hop-by-hop ones.
+    pub headers: HeaderMap,
+    /// When it came, and how old it was.
+    pub timing: Timing,
+    /// How long it lives.
+    pub retention: Retention,
+    /// Request fields it varies by.
+    pub vary: VaryFields,
+    /// Tags to purge by.
+    pub tags: Vec<String>,
+    /// The newest purge when the origin was asked.
+    pub sequence: PurgeSequence,
+    /// The path as the client asked for it.
+    pub request_path: String,
+    /// The origin path that answered.
+    pub origin_path: Option<String>,
+    /// Length of the complete body, when known.
+    pub size: Option<u64>,
+    /// May be completed slice by slice: a strong ETag and a known size. Else the body is kept whole or not at all.
+    pub sliceable: bool,
+}
+
+/// A kept response.
+#[derive(Debug)]
+pub struct Entry {
+    /// Unique in this cache folder; names the body file.
+    pub id: u64,
+    /// Key.
+    pub key: CacheKey,
+    /// Variant.
+    pub variant: VariantKey,
+    /// Head.
+    pub head: EntryHead,
+    /// Body.
+    pub body: EntryBody,
+}
+
+/// Where the body is.
+#[derive(Debug, Clone)]
+pub enum EntryBody {
+    /// Here, whole.
+    Inline(Bytes),
+    /// In slices, on disk, in memory, or still to come.
+    Sliced(Arc<SlicedBody>),
+}
+
+impl Entry {
+    /// What purges may hit this entry by, when it is looked up for `asked_path`.
+    pub(super) fn marks<'a>(&'a self, asked_path: Option<&'a str>) -> Marks<'a> {
+        Marks {
+            host: self.key.host(),
+            paths: [Some(self.key.path()), Some(&self.head.request_path), self.head.origin_path.as_deref(), asked_path],
+            tags: &self.head.tags,
+        }
+    }
+
+    /// Bytes that it takes in memory, about; slices of the body not counted.
+    pub(super) fn weight(&self) -> u64 {
+        /// The maps and counters around an entry, measured roughly.
+        const AROUND: usize = 640;
+        let fields: usize = self.head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 96).sum();
+        let tags: usize = self.head.tags.iter().map(|tag| tag.len() + 32).sum();
+        let keys = self.key.as_bytes().len() * 2 + self.variant.0.len() * 2 + self.head.request_path.len();
+        let body = match &self.body {
+            EntryBody::Inline(bytes) => bytes.len(),
+            EntryBody::Sliced(_) => 512,
+        };
+        (AROUND + fields + tags + keys + body) as u64
+    }
+}

@@ -1,0 +1,279 @@
+//! How old, how fresh, and what may be served stale (RFC 9111 section 4.2, RFC 5861). Pure.
+//!
+//! Windows are half open: a response that lives for 60 seconds is fresh at an age of 59.999 and stale at 60, and a window
+//! of 30 behind it is over at 90.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{AGE, DATE};
+
+use super::control::RequestDirectives;
+use crate::clock::Timestamp;
+use crate::semantics::date;
+
+/// How long a stale response is served when the origin fails and nobody said anything about it: a site outlives a day's
+/// outage, and no longer, so that nobody finds last year's page by accident.
+pub const DEFAULT_STALE_IF_ERROR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What counts for an Age that is too large (section 1.2.2).
+const MAX_AGE_SECONDS: u64 = 1 << 31;
+
+/// What was decided about an entry's life when it was kept or freshened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Freshness lifetime; zero: revalidate at each use.
+    pub lifetime: Duration,
+    /// `no-cache`: revalidate at each use, never stale.
+    pub no_cache: bool,
+    /// must-revalidate, proxy-revalidate or s-maxage: never stale.
+    pub must_revalidate: bool,
+    /// RFC 5861.
+    pub stale_while_revalidate: Option<Duration>,
+    /// RFC 5861; none: a day when the origin cannot be reached.
+    pub stale_if_error: Option<Duration>,
+}
+
+/// When a response was asked for and came, and how old it was then (section 4.2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// When the request went out.
+    pub request_at: Timestamp,
+    /// When the head came in.
+    pub response_at: Timestamp,
+    /// corrected_initial_age.
+    pub initial_age: Duration,
+}
+
+impl Timing {
+    /// Computes corrected_initial_age from Age and Date.
+    pub fn of(response: &HeaderMap, request_at: Timestamp, response_at: Timestamp) -> Self {
+        // Date has whole seconds, so the present is cut to them too: else most responses would be born half a second old.
+        let apparent = date::of(response, &DATE).map_or(0, |made| response_at.as_secs().saturating_sub(made.as_secs()));
+        let corrected = Duration::from_secs(age_value(response)).saturating_add(response_at.since(request_at));
+        Self { request_at, response_at, initial_age: corrected.max(Duration::from_secs(apparent)) }
+    }
+
+    /// current_age.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        self.initial_age.saturating_add(now.since(self.response_at))
+    }
+}
+
+/// The Age field: the first value where there are several, nothing where it is no number (section 5.1).
+fn age_value(response: &HeaderMap) -> u64 {
+    let Some(value) = response.get(AGE) else {
+        return 0;
+    };
+    let first = value.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    if first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
+        return 0;
+    }
+    std::str::from_utf8(first)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(MAX_AGE_SECONDS)
+        .min(MAX_AGE_SECONDS)
+}
+
+/// Whether an entry may be used as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// As it is, for this long more.
+    Fresh(Duration),
+    /// Not without asking; it has been stale for this long.
+    Stale {
+        /// For how long.
+        since: Duration,
+        /// It may be served now while it is fetched again.
+        while_revalidate: bool,
+        /// It may be served if the origin fails.
+        if_error: bool,
+    },
+}
+
+/// Decides for one request. `max_age` is the policy's cap: an entry for which the origin was last asked longer ago than that
+/// counts as missing, and may not be served stale either. It is measured by our own clock from when we asked, not by Age,
+/// since asking again would not make what another cache gave us any younger. Directives of the request are honoured as
+/// configured: by default only `only-if-cached` (which is for the caller), since strangers must not run up origin costs.
+pub fn decide(
+    retention: &Retention,
+    timing: &Timing,
+    _request: &RequestDirectives,
+    max_age: Option<Duration>,
+    now: Timestamp,
+) -> Freshness {
+    let age = timing.age(now);
+    let since = age.saturating_sub(retention.lifetime);
+    let cap_left = match max_age {
+        None => Duration::MAX,
+        Some(cap) => match cap.checked_sub(now.since(timing.request_at)) {
+            Some(left) => left,
+            None => return Freshness::Stale { since, while_revalidate: false, if_error: false },
+        },
+    };
+    if !retention.no_cache && age < retention.lifetime {
+        return Freshness::Fresh((retention.lifetime - age).min(cap_left));
+    }
+    let may_be_stale = !retention.no_cache && !retention.must_revalidate;
+    let within = |window: Duration| may_be_stale && since < window;
+    Freshness::Stale {
+        since,
+        while_revalidate: within(retention.stale_while_revalidate.unwrap_or_default()),
+        if_error: within(retention.stale_if_error.unwrap_or(DEFAULT_STALE_IF_ERROR)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BEGIN: u64 = 784_111_777_000;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(BEGIN + millis)
+    }
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn timing(fields: &[(&'static str, &'static str)], request: u64, response: u64) -> Timing {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        Timing::of(&headers, at(request), at(response))
+    }
+
+    #[test]
+    fn initial_age_is_the_larger_of_two_guesses() {
+        const DATE_AT_BEGIN: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let initial =
+            |fields: &[(&'static str, &'static str)], request, response| timing(fields, request, response).initial_age;
+        assert_eq!(initial(&[], 0, 0), secs(0));
+        assert_eq!(initial(&[], 0, 1500), Duration::from_millis(1500));
+        assert_eq!(initial(&[DATE_AT_BEGIN], 900, 990), Duration::from_millis(90));
+        assert_eq!(initial(&[DATE_AT_BEGIN], 5000, 5000), secs(5));
+        assert_eq!(initial(&[DATE_AT_BEGIN, ("age", "10")], 5000, 6000), secs(11));
+        assert_eq!(initial(&[("age", "10, 20")], 0, 0), secs(10));
+        assert_eq!(initial(&[("age", "10"), ("age", "20")], 0, 0), secs(10));
+        for bad in ["-1", "x", "", "1.5", "+3"] {
+            assert_eq!(initial(&[("age", bad)], 0, 0), secs(0), "{bad}");
+        }
+        assert_eq!(initial(&[("age", "99999999999999999999999")], 0, 0), secs(1 << 31));
+        assert_eq!(initial(&[("date", "Sun, 06 Nov 2094 08:49:37 GMT")], 0, 0), secs(0), "from the future");
+        assert_eq!(initial(&[("date", "garbage")], 0, 0), secs(0));
+    }
+
+    fn decide_at(retention: &Retention, seconds_times_1000: u64, cap: Option<Duration>) -> Freshness {
+        decide(retention, &timing(&[], 0, 0), &RequestDirectives::default(), cap, at(seconds_times_1000))
+    }
+
+    fn stale(since_ms: u64, while_revalidate: bool, if_error: bool) -> Freshness {
+        Freshness::Stale { since: Duration::from_millis(since_ms), while_revalidate, if_error }
+    }
+
+    #[test]
+    fn windows_end_when_they_say() {
+        let retention = Retention {
+            lifetime: secs(60),
+            stale_while_revalidate: Some(secs(30)),
+            stale_if_error: Some(secs(90)),
+            ..Retention::default()
+        };
+        assert_eq!(decide_at(&retention, 0, None), Freshness::Fresh(secs(60)));
+        assert_eq!(decide_at(&retention, 59_999, None), Freshness::Fresh(Duration::from_millis(1)));
+        assert_eq!(decide_at(&retention, 60_000, None), stale(0, true, true));
+        assert_eq!(decide_at(&retention, 89_999, None), stale(29_999, true, true));
+        assert_eq!(decide_at(&retention, 90_000, None), stale(30_000, false, true));
+        assert_eq!(decide_at(&retention, 150_000, None), stale(90_000, false, false));
+    }
+
+    #[test]
+    fn a_failing_origin_is_covered_for_a_day_unless_something_forbids_it() {
+        let day_ms = 86_400_000;
+        let plain = Retention { lifetime: secs(60), ..Retention::default() };
+        assert_eq!(decide_at(&plain, 60_000, None), stale(0, false, true));
+        assert_eq!(decide_at(&plain, 60_000 + day_ms - 1, None), stale(day_ms - 1, false, true));
+        assert_eq!(decide_at(&plain, 60_000 + day_ms, None), stale(day_ms, false, false));
+        let windows =
+            Retention { stale_while_revalidate: Some(secs(9)), stale_if_error: Some(secs(9)), ..plain.clone() };
+        assert_eq!(
+            decide_at(&Retention { must_revalidate: true, ..windows.clone() }, 60_000, None),
+            stale(0, false, false)
+        );
+        assert_eq!(decide_at(&Retention { no_cache: true, ..windows }, 1_000, None), stale(0, false, false));
+        assert_eq!(
+            decide_at(&Retention { stale_if_error: Some(secs(0)), ..plain }, 60_000, None),
+            stale(0, false, false)
+        );
+        assert_eq!(decide_at(&Retention::default(), 0, None), stale(0, false, true), "zero life: ask at each use");
+    }
+
+    #[test]
+    fn the_cap_of_a_policy_makes_old_entries_missing() {
+        let plain = Retention { lifetime: secs(60), ..Retention::default() };
+        assert_eq!(decide_at(&plain, 10_000, Some(secs(10))), Freshness::Fresh(secs(0)));
+        assert_eq!(decide_at(&plain, 10_001, Some(secs(10))), stale(0, false, false));
+        assert_eq!(decide_at(&plain, 5_000, Some(secs(10))), Freshness::Fresh(secs(5)));
+        assert_eq!(decide_at(&plain, 70_000, Some(secs(100))), stale(10_000, false, true));
+        let from_a_cache = timing(&[("age", "30")], 0, 0);
+        assert_eq!(
+            decide(&plain, &from_a_cache, &RequestDirectives::default(), Some(secs(10)), at(1_000)),
+            Freshness::Fresh(secs(9)),
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stale_stays_stale_as_time_passes(
+            lifetime in 0..100_000u64,
+            windows in proptest::option::of((0..100_000u64, 0..100_000u64)),
+            flags in any::<(bool, bool)>(),
+            cap in proptest::option::of(0..100_000u64),
+            initial_ms in 0..50_000u64,
+            first in 0..200_000u64,
+            later in 0..200_000_000u64,
+        ) {
+            let retention = Retention {
+                lifetime: Duration::from_millis(lifetime),
+                no_cache: flags.0,
+                must_revalidate: flags.1,
+                stale_while_revalidate: windows.map(|(window, _)| Duration::from_millis(window)),
+                stale_if_error: windows.map(|(_, window)| Duration::from_millis(window)),
+            };
+            let timing = Timing { request_at: at(0), response_at: at(0), initial_age: Duration::from_millis(initial_ms) };
+            let cap = cap.map(Duration::from_millis);
+            let now = |moment| decide(&retention, &timing, &RequestDirectives::default(), cap, at(moment));
+            let (before, after) = (now(first), now(first + later));
+            match (before, after) {
+                (Freshness::Fresh(before), Freshness::Fresh(after)) => {
+                    prop_assert_eq!(before - after, Duration::from_millis(later));
+                }
+                (Freshness::Fresh(left), Freshness::Stale { .. }) => prop_assert!(left <= Duration::from_millis(later)),
+                (Freshness::Stale { .. }, Freshness::Fresh(_)) => prop_assert!(false, "fresh again"),
+                (
+                    Freshness::Stale { since, while_revalidate, if_error },
+                    Freshness::Stale { since: since_after, while_revalidate: while_after, if_error: error_after },
+                ) => {
+                    prop_assert!(since <= since_after);
+                    prop_assert!(while_revalidate || !while_after);
+                    prop_assert!(if_error || !error_after);
+                }
+            }
+        }
+
+        #[test]
+        fn no_moment_overflows(fields in any::<[u64; 5]>()) {
+            let [request_at, response_at, now, lifetime, cap] = fields;
+            let timing = Timing::of(&HeaderMap::new(), Timestamp::from_millis(request_at), Timestamp::from_millis(response_at));
+            let retention = Retention { lifetime: Duration::from_millis(lifetime), ..Retention::default() };
+            let cap = Some(Duration::from_millis(cap));
+            let _ = decide(&retention, &timing, &RequestDirectives::default(), cap, Timestamp::from_millis(now));
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The memory tier: entries with their inline bodies, and slices, by weight.
+//!
+//! Two caches share the budget, since a slice weighs a thousand heads and shards must be large enough to hold some. Their
+//! shares follow what each has to keep. Reads take the read lock of one of many shards and make no system call.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
+
+use super::entry::{Entry, SLICE_BYTES};
+use super::key::CacheKey;
+use super::vary::{VariantKey, VaryFields};
+
+/// A base remembers so many field sets, newest first.
+const MAX_FIELD_SETS: usize = super::index::schema::MAX_FIELD_SETS;
+/// Weight of a typical entry: how many places the table of entries is made for.
+const TYPICAL_ENTRY_BYTES: u64 = 4 << 10;
+/// A shard holds at least so much: without a disk, a body of several slices is kept whole beside its head.
+const ENTRY_SHARD_BYTES: u64 = 5 << 20;
+/// Locks for changes (not for hits).
+const STRIPES: usize = 64;
+
+/// Where an entry stands in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    key: CacheKey,
+    variant: VariantKey,
+}
+
+/// The same, borrowed. Hashes as `Place` does, since both hash a key and a slice of bytes.
+#[derive(Hash)]
+struct PlaceRef<'a> {
+    key: &'a CacheKey,
+    variant: &'a [u8],
+}
+
+impl Equivalent<Place> for PlaceRef<'_> {
+    fn equivalent(&self, place: &Place) -> bool {
+        self.key == &place.key && self.variant == &*place.variant.0
+    }
+}
+
+/// An entry in memory and what is known of its use.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub entry: Arc<Entry>,
+    /// No purge up to this sequence hits the entry.
+    pub clean: AtomicU64,
+    /// Uses since they were last written down.
+    pub uses: AtomicU32,
+    /// Whether it waits to have its uses written down.
+    pub noted: AtomicBool,
+    weight: u64,
+}
+
+impl Slot {
+    pub fn new(entry: Arc<Entry>) -> Arc<Self> {
+        let clean = AtomicU64::new(entry.head.sequence.0);
+        let weight = entry.weight();
+        Arc::new(Self { entry, clean, uses: AtomicU32::new(0), noted: AtomicBool::new(false), weight })
+    }
+}
+
+/// What stands at a place.
+#[derive(Clone, Debug)]
+enum Standing {
+    /// The only entry of a key, or one variant.
+    One(Arc<Slot>),
+    /// The base of a key that varies: which variants there may be, and the entry without variant.
+    Base(Arc<[VaryFields]>, Option<Arc<Slot>>),
+}
+
+#[derive(Clone)]
+struct ByWeight;
+
+impl Weighter<Place, Standing> for ByWeight {
+    fn weight(&self, _: &Place, standing: &Standing) -> u64 {
+        match standing {
+            Standing::One(slot) => slot.weight,
+            Standing::Base(sets, slot) => 256 + sets.len() as u64 * 64 + slot.as_ref().map_or(0, |slot| slot.weight),
+        }
+    }
+}
+
+impl Weighter<(u64, u64), Bytes> for ByWeight {
+    fn weight(&self, _: &(u64, u64), bytes: &Bytes) -> u64 {
+        bytes.len() as u64 + 128
+    }
+}
+
+/// What leaves is dropped outside of the shard's lock: an entry's end may take other locks.
+#[derive(Clone, Default)]
+struct DropLater;
+
+impl<Key, Value> Lifecycle<Key, Value> for DropLater {
+    type RequestState = Vec<(Key, Value)>;
+    fn on_evict(&self, state: &mut Self::RequestState, key: Key, value: Value) {
+        state.push((key, value));
+    }
+}
+
+/// Slices in memory. Bodies hold this alone, so that they and the tier do not keep each other alive.
+pub(super) struct HotSlices {
+    cache: Cache<(u64, u64), Bytes, ByWeight, DefaultHashBuilder, DropLater>,
+}
+
+impl std::fmt::Debug for HotSlices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HotSlices({} bytes)", self.cache.weight())
+    }
+}
+
+impl HotSlices {
+    pub fn get(&self, id: u64, slice: u64) -> Option<Bytes> {
+        self.cache.get(&(id, slice))
+    }
+    pub fn contains(&self, id: u64, slice: u64) -> bool {
+        self.cache.contains_key(&(id, slice))
+    }
+    pub fn insert(&self, id: u64, slice: u64, bytes: Bytes) {
+        self.cache.insert((id, slice), bytes);
+    }
+}
+
+/// The memory tier.
+pub(super) struct Hot {
+    entries: Cache<Place, Standing, ByWeight, DefaultHashBuilder, DropLater>,
+    pub slices: Arc<HotSlices>,
+    budget: AtomicU64,
+    stripes: Box<[Mutex<()>]>,
+    hasher: DefaultHashBuilder,
+}
+
+fn shards(budget: u64, shard_bytes: u64) -> usize {
+    let workers = std::thread::available_parallelism().map_or(4, usize::from);
+    let affordable = usize::try_from(budget / shard_bytes).unwrap_or(usize::MAX).max(1);
+    // A power of two below: the cache rounds up.
+    let wanted = (workers * 8).next_power_of_two().min(affordable);
+    if wanted.is_power_of_two() { wanted } else { wanted.next_power_of_two() / 2 }
+}
+
+fn cache<Key: Hash + Eq, Value: Clone>(
+    budget: u64,
+    typical_bytes: u64,
+    shard_bytes: u64,
+) -> Cache<Key, Value, ByWeight, DefaultHashBuilder, DropLater>
+where
+    ByWeight: Weighter<Key, Value>,
+{
+    let shards = shards(budget, shard_bytes);
+    let items = usize::try_from(budget / typical_bytes).unwrap_or(usize::MAX).clamp(shards * 32, 1 << 24);
+    let options = OptionsBuilder::new()
+        .shards(shards)
+        .estimated_items_capacity(items)
+        .weight_capacity(budget)
+        .build()
+        .expect("all that it asks for was given");
+    Cache::with_options(options, ByWeight, DefaultHashBuilder::default(), DropLater)
+}
+
+impl Hot {
+    pub fn new(budget: u64) -> Self {
+        let half = (budget / 2).max(1);
+        Self {
+            entries: cache(half, TYPICAL_ENTRY_BYTES, ENTRY_SHARD_BYTES),
+            slices: Arc::new(HotSlices { cache: cache(half, SLICE_BYTES / 8, 8 * SLICE_BYTES) }),
+            budget: AtomicU64::new(budget),
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    pub fn budget(&self) -> u64 {
+        self.budget.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.entries.weight() + self.slices.cache.weight()
+    }
+
+    pub fn set_budget(&self, budget: u64) {
+        self.budget.store(budget, Ordering::Relaxed);
+        self.share();
+    }
+
+    /// Gives each of the two what it needs: what one leaves unused is the other's, and a half is always its own.
+    pub fn share(&self) {
+        let budget = self.budget();
+        let margin = budget / 16;
+        let (entries, slices) = (self.entries.weight() + margin, self.slices.cache.weight() + margin);
+        let half = budget / 2;
+        let for_entries =
+            if entries < half { entries.max(budget / 8) } else { budget.saturating_sub(slices).max(half) };
+        let for_entries = for_entries.max(1);
+        self.entries.set_capacity(for_entries);
+        self.slices.cache.set_capacity(budget.saturating_sub(for_entries).max(1));
+    }
+
+    fn at(&self, key: &CacheKey, variant: &[u8]) -> Option<Standing> {
+        self.entries.get(&PlaceRef { key, variant })
+    }
+
+    /// The entries that this request may select, newest first, until `take` takes one.
+    pub fn select<T>(
+        &self,
+        key: &CacheKey,
+        variant_of: impl Fn(&VaryFields) -> VariantKey,
+        mut take: impl FnMut(&Arc<Slot>) -> Option<T>,
+    ) -> Option<T> {
+        match self.at(key, &[])? {
+            Standing::One(slot) => take(&slot),
+            Standing::Base(sets, base) => sets.iter().find_map(|set| {
+                if set.0.is_empty() {
+                    return base.as_ref().and_then(&mut take);
+                }
+                match self.at(key, &variant_of(set).0)? {
+                    Standing::One(slot) => take(&slot),
+                    Standing::Base(..) => None,
+                }
+            }),
+        }
+    }
+
+    /// Whether anything stands at the key's place.
+    pub fn knows(&self, key: &CacheKey) -> bool {
+        self.entries.peek(&PlaceRef { key, variant: &[] }).is_some()
+    }
+
+    fn stripe(&self, key: &CacheKey) -> &Mutex<()> {
+        let hash = self.hasher.hash_one(key) as usize;
+        &self.stripes[hash % STRIPES]
+    }
+
+    /// The field sets that memory knows of for a key.
+    fn field_sets(&self, key: &CacheKey) -> Vec<VaryFields> {
+        match self.entries.peek(&PlaceRef { key, variant: &[] }) {
+            Some(Standing::Base(sets, _)) => sets.to_vec(),
+            Some(Standing::One(_)) => vec![VaryFields::default()],
+            None => Vec::new(),
+        }
+    }
+
+    /// Puts an entry in its place. `known` are field sets that the disk knows of. With `only_if_vacant`, another entry that
+    /// stands there stays: what comes from disk never replaces what came from an origin meanwhile.
+    pub fn insert(&self, entry: &Arc<Entry>, known: &[VaryFields], only_if_vacant: bool) {
+        let slot = Slot::new(entry.clone());
+        let (key, variant) = (entry.key.clone(), entry.variant.clone());
+        let _stripe = self.stripe(&key).lock();
+        let old = self.entries.peek(&PlaceRef { key: &key, variant: &variant.0 });
+        let occupied = match &old {
+            Some(Standing::One(_)) | Some(Standing::Base(_, Some(_))) => true,
+            Some(Standing::Base(_, None)) | None => false,
+        };
+        if occupied && only_if_vacant {
+            return;
+        }
+        let mut sets = vec![];
+        if !only_if_vacant {
+            sets.push(entry.head.vary.clone());
+        }
+        for set in self.field_sets(&key).into_iter().chain(known.iter().cloned()) {
+            if !sets.contains(&set) && sets.len() < MAX_FIELD_SETS {
+                sets.push(set);
+            }
+        }
+        if !sets.contains(&entry.head.vary) {
+            sets.truncate(MAX_FIELD_SETS - 1);
+            sets.push(entry.head.vary.clone());
+        }
+        let plain = sets.iter().all(|set| set.0.is_empty());
+        if variant.0.is_empty() {
+            let standing = if plain { Standing::One(slot) } else { Standing::Base(sets.into(), Some(slot)) };
+            self.entries.insert(Place { key, variant }, standing);
+            return;
+        }
+        let base = match self.entries.peek(&PlaceRef { key: &key, variant: &[] }) {
+            Some(Standing::One(slot)) | Some(Standing::Base(_, Some(slot))) => Some(slot),
+            Some(Standing::Base(_, None)) | None => None,
+        };
+        let base_place = Place { key: key.clone(), variant: VariantKey::default() };
+        self.entries.insert(base_place, Standing::Base(sets.into(), base));
+        self.entries.insert(Place { key, variant }, Standing::One(slot));
+    }
+
+    /// Replaces an entry by a newer form of the same one; nothing if another stands there.
+    pub fn replace(&self, entry: &Arc<Entry>) {
+        if self.holds(entry) {
+            self.insert(entry, &[], false);
+        }
+    }
+
+    /// Whether this entry (by id) stands in its place.
+    pub fn holds(&self, entry: &Entry) -> bool {
+        match self.entries.peek(&PlaceRef { key: &entry.key, variant: &entry.variant.0 }) {
+            Some(Standing::One(slot)) | Some(Standing::Base(_, Some(slot))) => slot.entry.id == entry.id,
+            _ => false,
+        }
+    }
+
+    /// Takes an entry out, by key, variant and id.
+    pub fn remove(&self, key: &CacheKey, variant: &VariantKey, id: u64) {
+        let _stripe = self.stripe(key).lock();
+        let place = PlaceRef { key, variant: &variant.0 };
+        match self.entries.peek(&place) {
+            Some(Standing::One(slot)) if slot.entry.id == id => {
+                self.entries.remove(&place);
+            }
+            Some(Standing::Base(sets, Some(slot))) if slot.entry.id == id => {
+                let place = Place { key: key.clone(), variant: variant.clone() };
+                self.entries.insert(place, Standing::Base(sets, None));
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps only entries that `keep` wants kept.
+    pub fn retain(&self, keep: impl Fn(&Entry) -> bool) {
+        self.entries.retain(|_, standing| match standing {
+            Standing::One(slot) | Standing::Base(_, Some(slot)) => keep(&slot.entry),
+            Standing::Base(_, None) => true,
+        });
+    }
+
+    #[cfg(test)]
+    pub fn clear(&self) {
+        self.entries.clear();
+        self.slices.cache.clear();
+    }
+}

@@ -1,0 +1,81 @@
+//! An index in memory: for tests, where it also plays an index that fails.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+
+use super::{Change, Column, Index, IndexError, Probe, Records, decode_number};
+
+type Columns = BTreeMap<(Column, Vec<u8>), Vec<u8>>;
+
+/// Ordered maps behind a lock.
+#[derive(Debug, Default)]
+pub struct MemoryIndex {
+    columns: RwLock<Columns>,
+    failing: AtomicBool,
+}
+
+impl MemoryIndex {
+    /// From now on all writes fail, or no longer.
+    pub fn fail_writes(&self, failing: bool) {
+        self.failing.store(failing, Ordering::SeqCst);
+    }
+}
+
+impl Index for MemoryIndex {
+    fn probe(&self, column: Column, key: &[u8]) -> Probe {
+        match self.get(column, key) {
+            Ok(Some(value)) => Probe::Found(value),
+            Ok(None) => Probe::Absent,
+            Err(_) => Probe::Unknown,
+        }
+    }
+
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.columns.read().get(&(column, key.to_vec())).cloned())
+    }
+
+    fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Records, IndexError> {
+        let start = Bound::Included((column, from.to_vec()));
+        Ok(self
+            .columns
+            .read()
+            .range((start, Bound::Unbounded))
+            .take_while(|((of, key), _)| *of == column && to.is_none_or(|to| key.as_slice() < to))
+            .take(limit)
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect())
+    }
+
+    fn write(&self, changes: Vec<Change>, _sync: bool) -> Result<(), IndexError> {
+        if self.failing.load(Ordering::SeqCst) {
+            return Err(IndexError("told to fail".into()));
+        }
+        let mut columns = self.columns.write();
+        for change in changes {
+            match change {
+                Change::Put(column, key, value) => {
+                    columns.insert((column, key), value);
+                }
+                Change::Delete(column, key) => {
+                    columns.remove(&(column, key));
+                }
+                Change::Add(key, by) => {
+                    let number = columns.entry((Column::Meta, key)).or_default();
+                    *number = decode_number(number).wrapping_add(by).to_be_bytes().to_vec();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn estimate(&self, column: Column) -> u64 {
+        self.columns.read().keys().filter(|(of, _)| *of == column).count() as u64
+    }
+
+    fn flush(&self) -> Result<(), IndexError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! The index: small records in ordered columns, written in atomic batches.
+//!
+//! The room's own idea of a database, so that the rules above it (what is committed with what, what is evicted) run against
+//! memory in tests as they run against RocksDB, and a failing index can be played. `schema` says what the records are.
+
+pub mod memory;
+pub mod rocks;
+pub mod schema;
+
+#[cfg(test)]
+mod contract;
+
+/// A column of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Column {
+    /// Key, two NULs and variant, to what is remembered of a response.
+    Entries,
+    /// Entry id and slice number, to length and checksums; the last number of an id holds the owner's key.
+    Slices,
+    /// Hash of the entry's key, to when and how often it was used.
+    Recency,
+    /// Sequence, to what was purged.
+    Purges,
+    /// Format, ids, byte total.
+    Meta,
+}
+
+impl Column {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Entries, Self::Slices, Self::Recency, Self::Purges, Self::Meta];
+
+    /// The name on disk.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Entries => "entries",
+            Self::Slices => "slices",
+            Self::Recency => "recency",
+            Self::Purges => "purges",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Set a record.
+    Put(Column, Vec<u8>, Vec<u8>),
+    /// Remove a record; one that is not there is fine.
+    Delete(Column, Vec<u8>),
+    /// Add to a number of column `Meta` (two's complement, so that totals can shrink).
+    Add(Vec<u8>, i64),
+}
+
+/// What the index could not do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("index: {0}")]
+pub struct IndexError(pub String);
+
+/// What is known of a record without waiting for the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It is this.
+    Found(Vec<u8>),
+    /// There is none.
+    Absent,
+    /// The disk would have to be asked.
+    Unknown,
+}
+
+/// Records of a scan, in order.
+pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Ordered columns of records. All but `probe` may wait for the disk: call them on the blocking pool.
+pub trait Index: Send + Sync + std::fmt::Debug {
+    /// A record, if it can be told without waiting for the disk.
+    fn probe(&self, column: Column, key: &[u8]) -> Probe;
+
+    /// A record.
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
+
+    /// At most `limit` records from `from` (inclusive) to `to` (exclusive; none: to the end of the column).
+    fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Records, IndexError>;
+
+    /// Carries out all changes or none. With `sync` they survive a power cut when this returns; without, a crash of the
+    /// process.
+    fn write(&self, changes: Vec<Change>, sync: bool) -> Result<(), IndexError>;
+
+    /// How many records a column has, estimated.
+    fn estimate(&self, column: Column) -> u64;
+
+    /// Writes out what is in memory.
+    fn flush(&self) -> Result<(), IndexError>;
+}
+
+/// Reads a number of column `Meta`.
+pub fn number(index: &dyn Index, key: &[u8]) -> Result<i64, IndexError> {
+    Ok(index.get(Column::Meta, key)?.map_or(0, |bytes| decode_number(&bytes)))
+}
+
+fn decode_number(bytes: &[u8]) -> i64 {
+    bytes.try_into().map_or(0, i64::from_be_bytes)
+}
+
+/// The first key after all that begin with `prefix`; none if there is no such key.
+pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_next_key_of_its_length_or_shorter() {
+        assert_eq!(after_prefix(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(after_prefix(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(after_prefix(b"\xff\xff"), None);
+        assert_eq!(after_prefix(b""), None);
+    }
+}

@@ -1,0 +1,452 @@
+//! The records of the index, byte by byte. Format version 1 (`store::layout::FORMAT`).
+//!
+//! Numbers are big-endian; `bytes` is a u32 length and that many bytes; `maybe x` is 0, or 1 and x. Every record ends with a
+//! CRC-32C of all before it; a record that does not decode is a miss, never a guess.
+//!
+//! | column  | key | value |
+//! |---|---|---|
+//! | entries | key, NUL NUL, variant | u8 count, so many field sets (newest first), maybe entry |
+//! | slices  | id u64, slice u32 | u32 length, u16 count, so many u32: CRC-32C of each 64 KiB |
+//! | slices  | id u64, FFFFFFFF | bytes: the full key of the entry that owns the body |
+//! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 uses, u64 size, u64 id, bytes: full key |
+//! | purges  | sequence u64 | u8 kind, bytes host, bytes path, prefix or tag |
+//! | meta    | `sequence`, `next_id`, `bytes` | a number, i64, without CRC (it is added to by merging) |
+//!
+//! A field set is u8 count and so many names. Only the record with the empty variant, the base of a key, has field sets: they
+//! say which variants there may be. An empty set stands for the entry in the base itself.
+//!
+//! An entry:
+//!
+//! | field | as |
+//! |---|---|
+//! | id, key length, status | u64, u32, u16 |
+//! | request_at, response_at, initial age | u64 milliseconds each |
+//! | lifetime | u64 milliseconds |
+//! | flags | u8: 1 no_cache, 2 must_revalidate, 4 sliceable, 8 inline |
+//! | stale_while_revalidate, stale_if_error | maybe u64 milliseconds |
+//! | sequence | u64 |
+//! | size | maybe u64 |
+//! | request path | bytes |
+//! | origin path | maybe bytes |
+//! | vary | field set |
+//! | tags | u16 count, so many bytes |
+//! | headers | u16 count, so many pairs of bytes |
+//! | body, if inline | bytes |
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use sha2::{Digest, Sha256};
+
+use crate::cache::entry::EntryHead;
+use crate::cache::freshness::{Retention, Timing};
+use crate::cache::purges::{PurgeScope, PurgeSequence};
+use crate::cache::vary::VaryFields;
+use crate::clock::Timestamp;
+
+/// Key of the newest purge sequence in column `Meta`.
+pub const META_SEQUENCE: &[u8] = b"sequence";
+/// Key of the first id that was not given out.
+pub const META_NEXT_ID: &[u8] = b"next_id";
+/// Key of the running total of bytes.
+pub const META_BYTES: &[u8] = b"bytes";
+/// Field sets that a base remembers.
+pub const MAX_FIELD_SETS: usize = 4;
+/// The number of a slice record that holds the owner's key.
+const OWNER: u32 = u32::MAX;
+
+/// The base of a key, or one of its variants.
+#[derive(Clone, Debug, Default)]
+pub struct EntryRecord {
+    /// Which variants there may be, newest first; in bases only.
+    pub field_sets: Vec<VaryFields>,
+    /// What is remembered.
+    pub entry: Option<StoredEntry>,
+}
+
+/// An entry as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredEntry {
+    /// Id.
+    pub id: u64,
+    /// How much of the full key is the key; the rest are two NULs and the variant.
+    pub key_length: u32,
+    /// Head.
+    pub head: EntryHead,
+    /// The body, when it lies here.
+    pub inline: Option<Bytes>,
+}
+
+/// Length and checksums of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceRecord {
+    /// Bytes.
+    pub length: u32,
+    /// CRC-32C of each block.
+    pub checksums: Vec<u32>,
+}
+
+/// When and how often an entry was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecencyRecord {
+    /// Seconds since 1970.
+    pub last_use: u64,
+    /// Uses, fading with time.
+    pub uses: u32,
+    /// Bytes when it was written; a hint.
+    pub size: u64,
+    /// The entry.
+    pub id: u64,
+    /// Where it stands in column `Entries`.
+    pub full_key: Vec<u8>,
+}
+
+/// The key in column `Entries`.
+pub fn full_key(key: &[u8], variant: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(key.len() + 2 + variant.len());
+    full.extend_from_slice(key);
+    full.extend_from_slice(&[0, 0]);
+    full.extend_from_slice(variant);
+    full
+}
+
+/// The key in column `Slices`.
+pub fn slice_key(id: u64, slice: u32) -> Vec<u8> {
+    let mut key = id.to_be_bytes().to_vec();
+    key.extend_from_slice(&slice.to_be_bytes());
+    key
+}
+
+/// The key of the owner's record in column `Slices`.
+pub fn owner_key(id: u64) -> Vec<u8> {
+    slice_key(id, OWNER)
+}
+
+/// Id and slice of a key in column `Slices`; no slice for the owner's record.
+pub fn parse_slice_key(key: &[u8]) -> Option<(u64, Option<u32>)> {
+    let (id, slice) = key.split_at_checked(8)?;
+    let slice = u32::from_be_bytes(slice.try_into().ok()?);
+    Some((u64::from_be_bytes(id.try_into().ok()?), (slice != OWNER).then_some(slice)))
+}
+
+/// The key in column `Recency`: a place that has nothing to do with the order of keys, so that neighbours are a fair sample.
+pub fn recency_key(full_key: &[u8]) -> Vec<u8> {
+    Sha256::digest(full_key)[..16].to_vec()
+}
+
+impl EntryRecord {
+    /// Writes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        let sets = self.field_sets.iter().take(MAX_FIELD_SETS);
+        out.u8(sets.len() as u8);
+        sets.for_each(|set| out.field_set(set));
+        out.u8(u8::from(self.entry.is_some()));
+        if let Some(entry) = &self.entry {
+            out.entry(entry);
+        }
+        out.finish()
+    }
+
+    /// Reads.
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        let mut from = Decoder::checked(record)?;
+        let count = from.u8()?;
+        let field_sets = (0..count).map(|_| from.field_set()).collect::<Option<Vec<_>>>()?;
+        let entry = match from.u8()? {
+            0 => None,
+            1 => Some(from.entry()?),
+            _ => return None,
+        };
+        from.end(Self { field_sets, entry })
+    }
+}
+
+impl SliceRecord {
+    /// Of the bytes of a slice.
+    pub fn of(bytes: &[u8]) -> Self {
+        let checksums = bytes.chunks(crate::cache::entry::BLOCK_BYTES as usize).map(crc32c::crc32c).collect();
+        Self { length: bytes.len() as u32, checksums }
+    }
+
+    /// Whether these are the bytes.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        Self::of(bytes) == *self
+    }
+
+    /// Writes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.u32(self.length);
+        out.u16(self.checksums.len() as u16);
+        self.checksums.iter().for_each(|checksum| out.u32(*checksum));
+        out.finish()
+    }
+
+    /// Reads.
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        let mut from = Decoder::checked(record)?;
+        let length = from.u32()?;
+        let count = from.u16()?;
+        let checksums = (0..count).map(|_| from.u32()).collect::<Option<Vec<_>>>()?;
+        let fits = u64::from(length) <= crate::cache::entry::SLICE_BYTES;
+        from.end(Self { length, checksums }).filter(|_| fits)
+    }
+}
+
+/// Writes the owner of a body.
+pub fn encode_owner(full_key: &[u8]) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.bytes(full_key);
+    out.finish()
+}
+
+/// Reads the owner of a body.
+pub fn decode_owner(record: &[u8]) -> Option<Vec<u8>> {
+    let mut from = Decoder::checked(record)?;
+    let key = from.bytes()?.to_vec();
+    from.end(key)
+}
+
+impl RecencyRecord {
+    /// Writes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.u64(self.last_use);
+        out.u32(self.uses);
+        out.u64(self.size);
+        out.u64(self.id);
+        out.bytes(&self.full_key);
+        out.finish()
+    }
+
+    /// Reads.
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        let mut from = Decoder::checked(record)?;
+        let read = Self {
+            last_use: from.u64()?,
+            uses: from.u32()?,
+            size: from.u64()?,
+            id: from.u64()?,
+            full_key: from.bytes()?.to_vec(),
+        };
+        from.end(read)
+    }
+}
+
+/// Writes what was purged.
+pub fn encode_purge(scope: &PurgeScope) -> Vec<u8> {
+    let (kind, host, what) = match scope {
+        PurgeScope::All => (0, "", ""),
+        PurgeScope::Host { host } => (1, host.as_str(), ""),
+        PurgeScope::Path { host, path } => (2, host.as_str(), path.as_str()),
+        PurgeScope::Prefix { host, prefix } => (3, host.as_str(), prefix.as_str()),
+        PurgeScope::Tag { host, tag } => (4, host.as_str(), tag.as_str()),
+    };
+    let mut out = Encoder::default();
+    out.u8(kind);
+    out.bytes(host.as_bytes());
+    out.bytes(what.as_bytes());
+    out.finish()
+}
+
+/// Reads what was purged.
+pub fn decode_purge(record: &[u8]) -> Option<PurgeScope> {
+    let mut from = Decoder::checked(record)?;
+    let kind = from.u8()?;
+    let host = from.text()?;
+    let what = from.text()?;
+    let scope = match kind {
+        0 => PurgeScope::All,
+        1 => PurgeScope::Host { host },
+        2 => PurgeScope::Path { host, path: what },
+        3 => PurgeScope::Prefix { host, prefix: what },
+        4 => PurgeScope::Tag { host, tag: what },
+        _ => return None,
+    };
+    from.end(scope)
+}
+
+const NO_CACHE: u8 = 1;
+const MUST_REVALIDATE: u8 = 2;
+const SLICEABLE: u8 = 4;
+const INLINE: u8 = 8;
+
+#[derive(Default)]
+struct Encoder(Vec<u8>);
+
+impl Encoder {
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+    fn u16(&mut self, value: u16) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+    fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+    fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+    fn bytes(&mut self, value: &[u8]) {
+        self.u32(value.len() as u32);
+        self.0.extend_from_slice(value);
+    }
+    fn millis(&mut self, value: Duration) {
+        self.u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX));
+    }
+    fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        self.u8(u8::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+    fn field_set(&mut self, set: &VaryFields) {
+        let names = &set.0[..set.0.len().min(usize::from(u8::MAX))];
+        self.u8(names.len() as u8);
+        names.iter().for_each(|name| self.bytes(name.as_str().as_bytes()));
+    }
+    fn entry(&mut self, entry: &StoredEntry) {
+        let head = &entry.head;
+        self.u64(entry.id);
+        self.u32(entry.key_length);
+        self.u16(head.status.as_u16());
+        self.u64(head.timing.request_at.as_millis());
+        self.u64(head.timing.response_at.as_millis());
+        self.millis(head.timing.initial_age);
+        self.millis(head.retention.lifetime);
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        self.u8(flag(head.retention.no_cache, NO_CACHE)
+            | flag(head.retention.must_revalidate, MUST_REVALIDATE)
+            | flag(head.sliceable, SLICEABLE)
+            | flag(entry.inline.is_some(), INLINE));
+        self.maybe(head.retention.stale_while_revalidate, Self::millis);
+        self.maybe(head.retention.stale_if_error, Self::millis);
+        self.u64(head.sequence.0);
+        self.maybe(head.size, Self::u64);
+        self.bytes(head.request_path.as_bytes());
+        self.maybe(head.origin_path.as_deref(), |out, path| out.bytes(path.as_bytes()));
+        self.field_set(&head.vary);
+        let tags = &head.tags[..head.tags.len().min(usize::from(u16::MAX))];
+        self.u16(tags.len() as u16);
+        tags.iter().for_each(|tag| self.bytes(tag.as_bytes()));
+        let count = head.headers.len().min(usize::from(u16::MAX));
+        self.u16(count as u16);
+        for (name, value) in head.headers.iter().take(count) {
+            self.bytes(name.as_str().as_bytes());
+            self.bytes(value.as_bytes());
+        }
+        if let Some(body) = &entry.inline {
+            self.bytes(body);
+        }
+    }
+    fn finish(mut self) -> Vec<u8> {
+        let checksum = crc32c::crc32c(&self.0);
+        self.u32(checksum);
+        self.0
+    }
+}
+
+struct Decoder<'a>(&'a [u8]);
+
+impl<'a> Decoder<'a> {
+    fn checked(record: &'a [u8]) -> Option<Self> {
+        let (content, checksum) = record.split_last_chunk::<4>()?;
+        (crc32c::crc32c(content) == u32::from_be_bytes(*checksum)).then_some(Self(content))
+    }
+    fn end<T>(self, value: T) -> Option<T> {
+        self.0.is_empty().then_some(value)
+    }
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_be_bytes)
+    }
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.u32()? as usize;
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+    fn moment(&mut self) -> Option<Timestamp> {
+        self.u64().map(Timestamp::from_millis)
+    }
+    fn millis(&mut self) -> Option<Duration> {
+        self.u64().map(Duration::from_millis)
+    }
+    fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.u8()? {
+            0 => Some(None),
+            1 => read(self).map(Some),
+            _ => None,
+        }
+    }
+    fn field_set(&mut self) -> Option<VaryFields> {
+        let count = self.u8()?;
+        let names = (0..count).map(|_| HeaderName::from_bytes(self.bytes()?).ok());
+        names.collect::<Option<Vec<_>>>().map(VaryFields)
+    }
+    fn entry(&mut self) -> Option<StoredEntry> {
+        let id = self.u64()?;
+        let key_length = self.u32()?;
+        let status = StatusCode::from_u16(self.u16()?).ok()?;
+        let timing = Timing { request_at: self.moment()?, response_at: self.moment()?, initial_age: self.millis()? };
+        let lifetime = self.millis()?;
+        let flags = self.u8()?;
+        let retention = Retention {
+            lifetime,
+            no_cache: flags & NO_CACHE != 0,
+            must_revalidate: flags & MUST_REVALIDATE != 0,
+            stale_while_revalidate: self.maybe(Self::millis)?,
+            stale_if_error: self.maybe(Self::millis)?,
+        };
+        let sequence = PurgeSequence(self.u64()?);
+        let size = self.maybe(Self::u64)?;
+        let request_path = self.text()?;
+        let origin_path = self.maybe(Self::text)?;
+        let vary = self.field_set()?;
+        let tags = (0..self.u16()?).map(|_| self.text()).collect::<Option<Vec<_>>>()?;
+        let count = self.u16()?;
+        let mut headers = HeaderMap::with_capacity(usize::from(count).min(256));
+        for _ in 0..count {
+            let name = HeaderName::from_bytes(self.bytes()?).ok()?;
+            let value = HeaderValue::from_bytes(self.bytes()?).ok()?;
+            headers.try_append(name, value).ok()?;
+        }
+        let inline = if flags & INLINE != 0 { Some(Bytes::copy_from_slice(self.bytes()?)) } else { None };
+        let sliceable = flags & SLICEABLE != 0;
+        let head = EntryHead {
+            status,
+            headers,
+            timing,
+            retention,
+            vary,
+            tags,
+            sequence,
+            request_path,
+            origin_path,
+            size,
+            sliceable,
+        };
+        Some(StoredEntry { id, key_length, head, inline })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,326 @@
+//! RFC 9111: what is kept of responses, how long, and where. The cache does not know what an origin is: it is handed a head
+//! and the pieces of a body. This file is the room's only door.
+//!
+//! Memory tier first (no lock that all hits share, no system call), then the RocksDB index and body files.
+//! A failing disk never fails a request: reads become misses, writes are dropped and counted.
+
+mod body;
+pub mod control;
+mod disk;
+pub mod entry;
+pub mod error;
+mod eviction;
+pub mod fill;
+pub mod freshness;
+mod hot;
+pub mod index;
+pub mod key;
+mod lookup;
+pub mod purges;
+mod recovery;
+mod runs;
+mod shared;
+pub mod storable;
+pub mod store;
+mod upkeep;
+pub mod validation;
+pub mod vary;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::clock::Clock;
+use crate::telemetry::metrics::Metrics;
+use disk::Disk;
+use entry::{Entry, EntryHead};
+use error::CacheError;
+use fill::{Flights, Join, Writer};
+use index::{Column, schema};
+use key::CacheKey;
+use purges::{PurgeScope, PurgeSequence};
+use recovery::Opened;
+use shared::Shared;
+
+/// How long `close` waits for work that is under way.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the cache is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder: created if missing; refused if it is not empty and bears no mark of ours.
+    pub dir: PathBuf,
+    /// Budget for bodies and records on disk.
+    pub disk_bytes: u64,
+    /// Budget of the memory tier.
+    pub memory_bytes: u64,
+}
+
+/// The cache. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+/// What is looked for.
+pub struct Asked<'a> {
+    /// The key without variant.
+    pub key: &'a CacheKey,
+    /// Fields of the request that select a variant (after the policy's view, as the client sent them).
+    pub headers: &'a HeaderMap,
+    /// The path as the client asked for it: a purge of it counts for whatever entry the key leads to.
+    pub request_path: &'a str,
+}
+
+/// Where an entry was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Memory.
+    Memory,
+    /// The index on disk.
+    Disk,
+    /// A fill under way: the head is there, the body is coming.
+    Filling,
+}
+
+/// An entry that was found; fresh or stale is for `freshness` to say.
+pub struct Found {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// Where.
+    pub tier: Tier,
+}
+
+impl Cache {
+    /// Opens or creates the folder. Nothing is scanned. A read-only or unusable folder gives a cache that works from memory
+    /// alone and says so once; a folder of others is an error; one of another format version is emptied in the background.
+    /// Call it within a tokio runtime.
+    pub fn open(settings: Settings, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, CacheError> {
+        match recovery::open(&settings.dir)? {
+            Opened::Disk(disk) => Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, Some(*disk)),
+            Opened::Unusable { reason, has_index } => {
+                tracing::error!(%reason, "the cache folder is of no use; serving from memory alone");
+                let cache = Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, None)?;
+                let mut state = cache.shared.disk_state.lock();
+                state.error = Some(reason);
+                state.unreachable_index = has_index;
+                drop(state);
+                Ok(cache)
+            }
+        }
+    }
+
+    fn over(
+        disk_bytes: u64,
+        memory_bytes: u64,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        disk: Option<Disk>,
+    ) -> Result<Self, CacheError> {
+        let shared = Shared::new(clock, metrics, disk_bytes, memory_bytes, disk);
+        if let Some(disk) = shared.disk.load_full() {
+            let failed = |error: index::IndexError| CacheError::Disk {
+                path: disk.dir.clone().unwrap_or_default(),
+                reason: error.to_string(),
+            };
+            let newest = index::number(&*disk.index, schema::META_SEQUENCE).map_err(failed)?;
+            let records = disk.index.scan(Column::Purges, &[], None, usize::MAX).map_err(failed)?;
+            for (key, record) in records {
+                let sequence = key.as_slice().try_into().map(u64::from_be_bytes);
+                match (sequence, schema::decode_purge(&record)) {
+                    (Ok(sequence), Some(scope)) => shared.purges.apply(sequence, &scope),
+                    // What it purged is not known any more: then it was everything.
+                    (Ok(sequence), None) => shared.purges.apply(sequence, &PurgeScope::All),
+                    (Err(_), _) => {}
+                }
+            }
+            shared.purges.advance(newest.unsigned_abs());
+        }
+        upkeep::start(&shared);
+        Ok(Self { shared })
+    }
+
+    /// The memory tier and fills under way only; takes no shared lock, makes no system call.
+    pub fn lookup_memory(&self, asked: &Asked<'_>) -> Option<Found> {
+        lookup::in_memory(&self.shared, asked)
+    }
+
+    /// Whether memory knows of entries for this key, whatever request fields select them: after a miss, it is a miss of the
+    /// variant only.
+    pub fn knows(&self, key: &CacheKey) -> bool {
+        self.shared.hot.knows(key)
+    }
+
+    /// The index on disk; what is found goes to the memory tier. Block cache first, then the blocking pool.
+    pub async fn lookup_disk(&self, asked: &Asked<'_>) -> Option<Found> {
+        lookup::on_disk(&self.shared, asked).await
+    }
+
+    /// Joins what is going on for this key: become the leader who asks the origin, or wait for one.
+    /// `Uncoalesced` when the key is remembered as not cacheable.
+    pub fn join(&self, asked: &Asked<'_>) -> Join {
+        Flights::join(&self.shared, asked, || None)
+    }
+
+    /// The same, for a caller whose lookup gave `seen`, in memory and on disk: when a leader landed between that lookup and
+    /// this call, what it brought is followed, and the origin is not asked twice.
+    pub fn join_since(&self, asked: &Asked<'_>, seen: Option<&Arc<Entry>>) -> Join {
+        Flights::join(&self.shared, asked, || {
+            let found = self.shared.find(asked.key, asked.headers, asked.request_path)?;
+            let newer = seen
+                .is_none_or(|seen| seen.id != found.id || seen.head.timing.response_at < found.head.timing.response_at);
+            newer.then_some(found)
+        })
+    }
+
+    /// Keeps a response without leading (a background refresh, a range of an object, an uncoalesced request that turned out
+    /// storable). `sequence` was taken before the origin was asked.
+    pub fn keep(&self, key: &CacheKey, request: &HeaderMap, head: EntryHead) -> (Arc<Entry>, Option<Writer>) {
+        self.shared.begin(key, request, head, None)
+    }
+
+    /// The same for a response that is a part of an object: these slices, in whole (but for the body's end), of a sliceable
+    /// one. The writer takes bytes from `slices.start * SLICE_BYTES` on.
+    pub fn keep_slices(
+        &self,
+        key: &CacheKey,
+        request: &HeaderMap,
+        head: EntryHead,
+        slices: Range<u64>,
+    ) -> (Arc<Entry>, Option<Writer>) {
+        self.shared.begin(key, request, head, Some(slices))
+    }
+
+    /// The sequence to note before an origin is asked: a purge after it keeps the response out.
+    pub fn sequence(&self) -> PurgeSequence {
+        PurgeSequence(self.shared.purges.newest())
+    }
+
+    /// Replaces the head of an entry (RFC 9111 section 4.3.4); the body stays. Nothing happens if it was purged meanwhile.
+    pub fn freshen(&self, entry: &Arc<Entry>, head: EntryHead) -> Arc<Entry> {
+        self.shared.freshen(entry, head)
+    }
+
+    /// Forgets one entry and its body.
+    pub fn remove(&self, entry: &Arc<Entry>) {
+        self.shared.forget(entry);
+    }
+
+    /// Purges. In force for lookups and fills, and safe against a kill -9, when it returns.
+    pub async fn purge(&self, scope: PurgeScope) -> Result<PurgeSequence, CacheError> {
+        let (shared, task) = (self.shared.clone(), self.shared.tracker.clone());
+        // A task of its own: a caller who leaves does not leave half a purge.
+        let purge = task.spawn(async move {
+            let _turn = shared.purging.lock().await;
+            let sequence = shared.purges.newest() + 1;
+            let recorded = match shared.disk.load_full() {
+                Some(disk) => {
+                    let (shared, scope) = (shared.clone(), scope.clone());
+                    let record = move || {
+                        let recorded = disk.record_purge(sequence, &scope);
+                        let error = recorded.as_ref().err().map(ToString::to_string);
+                        shared.written(recorded);
+                        error
+                    };
+                    tokio::task::spawn_blocking(record).await.unwrap_or_else(|error| Some(error.to_string()))
+                }
+                // The folder holds entries that a later run may find again.
+                None => {
+                    let state = shared.disk_state.lock();
+                    state.error.clone().filter(|_| state.unreachable_index)
+                }
+            };
+            // In force here and now in any case.
+            shared.purges.apply(sequence, &scope);
+            shared.metrics.purges.inc();
+            shared.sweeps.lock().push(scope);
+            match recorded {
+                None => Ok(PurgeSequence(sequence)),
+                Some(reason) => Err(CacheError::PurgeNotRecorded(reason)),
+            }
+        });
+        purge.await.unwrap_or_else(|error| Err(CacheError::PurgeNotRecorded(error.to_string())))
+    }
+
+    /// Numbers for the admin listener.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        let disk = shared.disk.load();
+        Stats {
+            disk_bytes: disk.as_ref().map_or(0, |disk| disk.bytes()),
+            disk_budget_bytes: shared.disk_budget.load(Ordering::Relaxed),
+            memory_bytes: shared.hot.bytes(),
+            memory_budget_bytes: shared.hot.budget(),
+            entries: disk.as_ref().map_or(0, |disk| disk.index.estimate(Column::Recency)),
+            fills: shared.fills.load(Ordering::Relaxed),
+            purge_sequence: shared.purges.newest(),
+            disk_error: shared.disk_state.lock().error.clone(),
+        }
+    }
+
+    /// What is known of the entry that a request selects, for a person: tier, id, sizes, tags.
+    pub async fn entry_json(&self, asked: &Asked<'_>) -> Option<serde_json::Value> {
+        lookup::describe(&self.shared, asked).await
+    }
+
+    /// Changes the budgets at a reload.
+    pub fn configure(&self, disk_bytes: u64, memory_bytes: u64) {
+        self.shared.disk_budget.store(disk_bytes, Ordering::Relaxed);
+        self.shared.hot.set_budget(memory_bytes);
+        self.shared.wake.notify_one();
+    }
+
+    /// Flushes recency and closes the index; fills under way are not committed.
+    pub async fn close(&self) {
+        let shared = self.shared.clone();
+        shared.cancel.cancel();
+        shared.tracker.close();
+        let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;
+        let _ = tokio::time::timeout_at(deadline, shared.tracker.wait()).await;
+        let flushed = tokio::task::spawn_blocking(move || {
+            eviction::flush_uses(&shared);
+            eviction::reclaim(&shared);
+            let disk = shared.disk.swap(None)?;
+            shared.counted(disk.index.flush().map_err(disk::DiskError::from));
+            Some(disk)
+        });
+        let Ok(Some(mut disk)) = flushed.await else { return };
+        // The folder is free when the last who reads from it is done.
+        while let Err(shared) = Arc::try_unwrap(disk) {
+            if tokio::time::Instant::now() >= deadline {
+                return;
+            }
+            disk = shared;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Numbers for the admin listener.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Stats {
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Budget on disk.
+    pub disk_budget_bytes: u64,
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// Budget in memory.
+    pub memory_budget_bytes: u64,
+    /// Entries on disk, estimated.
+    pub entries: u64,
+    /// Fills under way.
+    pub fills: u64,
+    /// Newest purge.
+    pub purge_sequence: u64,
+    /// Why the disk is out of use, if it is.
+    pub disk_error: Option<String>,
+}

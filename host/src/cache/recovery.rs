@@ -1,0 +1,223 @@
+//! Opening the cache folder: whose it is, whether it can be used, and what is left of an earlier run.
+//!
+//! Nothing is scanned. A folder that is not empty and bears no mark of ours is refused and nothing in it is touched. One of
+//! another format version, or an index that does not open, is moved aside within the folder and removed in the background.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::error::CacheError;
+use super::index::rocks::{OpenError, RocksIndex};
+use super::store::disk::{DiskStore, create_private_dir};
+use super::store::layout::{self, BODIES, DISCARDED, INDEX, MARK};
+
+/// What else may lie in a fresh folder: what other parts of the program keep there, and what file systems do.
+const TOLERATED: [&str; 4] = ["admin-token", "compiled", "policies", "lost+found"];
+
+/// What became of opening.
+pub(super) enum Opened {
+    /// It is open.
+    Disk(Box<Disk>),
+    /// It cannot be used now; why, and whether an index lies in it.
+    Unusable {
+        /// In words.
+        reason: String,
+        /// An index of an earlier run cannot be reached.
+        has_index: bool,
+    },
+}
+
+/// Opens or creates the folder.
+pub(super) fn open(dir: &Path) -> Result<Opened, CacheError> {
+    let unusable = |error: io::Error| Opened::Unusable {
+        reason: format!("{}: {error}", dir.display()),
+        has_index: dir.join(INDEX).join("CURRENT").exists(),
+    };
+    if let Err(error) = create_private_dir(dir) {
+        return Ok(unusable(error));
+    }
+    let mark = match fs::read_to_string(dir.join(MARK)) {
+        Ok(text) if layout::is_our_mark(&text) => Some(text),
+        // An empty mark: the process ended between creating and writing it.
+        Ok(text) if text.is_empty() => None,
+        Ok(_) => return Err(CacheError::NotOurs(dir.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(CacheError::NotOurs(dir.to_owned())),
+        Err(error) => return Ok(unusable(error)),
+    };
+    if mark.is_none() {
+        match holds_others(dir) {
+            Ok(false) => {}
+            Ok(true) => return Err(CacheError::NotOurs(dir.to_owned())),
+            Err(error) => return Ok(unusable(error)),
+        }
+    }
+    let lock = match lock(dir) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Err(CacheError::InUse(dir.to_owned())),
+        Err(error) => return Ok(unusable(error)),
+    };
+    match prepare(dir, &lock, mark.as_deref()) {
+        Ok(()) => {}
+        Err(error) => return Ok(unusable(error)),
+    }
+    let index = match RocksIndex::open(&dir.join(INDEX)) {
+        Err(OpenError::Corrupt(reason)) => {
+            tracing::error!(folder = %dir.display(), %reason, "the cache index does not open; beginning with an empty one");
+            if let Err(error) = discard(dir) {
+                return Ok(unusable(error));
+            }
+            RocksIndex::open(&dir.join(INDEX))
+        }
+        other => other,
+    };
+    let index = match index {
+        Ok(index) => index,
+        Err(OpenError::Locked) => return Err(CacheError::InUse(dir.to_owned())),
+        Err(OpenError::Corrupt(reason) | OpenError::Unusable(reason)) => return Ok(unusable(io::Error::other(reason))),
+    };
+    let store = match DiskStore::open(&dir.join(BODIES)) {
+        Ok(store) => store,
+        Err(error) => return Ok(unusable(error)),
+    };
+    match Disk::new(Arc::new(index), Arc::new(store), Some(dir.to_owned()), Some(lock)) {
+        Ok(disk) => Ok(Opened::Disk(Box::new(disk))),
+        Err(error) => Ok(unusable(io::Error::other(error))),
+    }
+}
+
+fn holds_others(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if name != MARK && TOLERATED.iter().all(|tolerated| name != *tolerated) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The mark, locked; none if another process has it.
+fn lock(dir: &Path) -> io::Result<Option<File>> {
+    let path = dir.join(MARK);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Writes the mark, and moves aside what another version left.
+fn prepare(dir: &Path, mut lock: &File, mark: Option<&str>) -> io::Result<()> {
+    if mark == Some(layout::mark_text().as_str()) {
+        return Ok(());
+    }
+    if let Some(mark) = mark {
+        tracing::warn!(folder = %dir.display(), mark = mark.trim(), "the cache is of another format version and will be emptied");
+        discard(dir)?;
+    }
+    lock.set_len(0)?;
+    lock.write_all(layout::mark_text().as_bytes())?;
+    lock.sync_all()
+}
+
+/// Moves index and bodies aside.
+fn discard(dir: &Path) -> io::Result<()> {
+    let aside = dir.join(format!("{DISCARDED}{:016x}", fastrand::u64(..)));
+    create_private_dir(&aside)?;
+    for name in [INDEX, BODIES] {
+        match fs::rename(dir.join(name), aside.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was moved aside. Only folders with a name that we give.
+pub(super) fn remove_discarded(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().and_then(|name| name.strip_prefix(DISCARDED)).and_then(layout::parse_body_name);
+        if ours.is_some()
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, "a discarded part of the cache could not be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_disk(dir: &Path) -> Box<Disk> {
+        match open(dir) {
+            Ok(Opened::Disk(disk)) => disk,
+            Ok(Opened::Unusable { reason, .. }) => panic!("{reason}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_folder_of_others_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+        assert!(matches!(open(dir.path()), Err(CacheError::NotOurs(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::write(dir.path().join(MARK), "something else\n").unwrap();
+        assert!(matches!(open(dir.path()), Err(CacheError::NotOurs(_))));
+    }
+
+    #[test]
+    fn a_folder_in_use_is_refused_until_it_is_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = open_disk(dir.path());
+        assert!(matches!(open(dir.path()), Err(CacheError::InUse(_))));
+        drop(disk);
+        open_disk(dir.path());
+    }
+
+    #[test]
+    fn ids_are_never_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open_disk(dir.path()).first_id;
+        assert!(open_disk(dir.path()).first_id > first);
+    }
+
+    #[test]
+    fn another_format_version_is_moved_aside_and_removed_later() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open_disk(dir.path()));
+        fs::write(dir.path().join(MARK), "proxyhost cache, format 999\n").unwrap();
+        fs::write(dir.path().join(INDEX).join("CURRENT"), "nonsense to this version").unwrap();
+        fs::write(dir.path().join("admin-token"), "kept").unwrap();
+        drop(open_disk(dir.path()));
+        assert_eq!(fs::read_to_string(dir.path().join(MARK)).unwrap(), layout::mark_text());
+        remove_discarded(dir.path());
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["admin-token", BODIES, INDEX, MARK]);
+    }
+
+    #[test]
+    fn an_index_that_does_not_open_is_replaced_by_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open_disk(dir.path()));
+        fs::write(dir.path().join(INDEX).join("CURRENT"), "MANIFEST-999999\n").unwrap();
+        let disk = open_disk(dir.path());
+        assert_eq!(disk.bytes(), 0);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_folder_is_unusable() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(matches!(open(&dir.path().join("file/cache")), Ok(Opened::Unusable { has_index: false, .. })));
+    }
+}

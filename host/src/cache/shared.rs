@@ -1,0 +1,580 @@
+//! What all parts of the cache share, and the operations that touch several of them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::{BodyParts, Fill, SlicedBody};
+use super::disk::{Committed, Disk, DiskError};
+use super::entry::{Entry, EntryBody, EntryHead, SLICE_BYTES};
+use super::fill::Flights;
+use super::hot::{Hot, Slot};
+use super::index::schema::{self, SliceRecord};
+use super::index::{Column, Probe};
+use super::key::CacheKey;
+use super::purges::{PurgeScope, PurgeTable};
+use super::runs::Runs;
+use super::vary::VariantKey;
+use super::writer::Writer;
+use crate::clock::{Clock, Timestamp};
+use crate::telemetry::metrics::Metrics;
+
+const SHARDS: usize = 32;
+/// Entries whose use waits to be written down, in each of `SHARDS` buffers. What does not fit is not counted: recency is a
+/// hint.
+const MAX_NOTED: usize = 2048;
+/// After a failed write the disk is left alone for so long.
+const DISK_PAUSE: Duration = Duration::from_secs(15);
+/// How long a fill waits for eviction before it goes on without the disk.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Everything, once for each open cache.
+pub(super) struct Shared {
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub hot: Hot,
+    pub purges: PurgeTable,
+    pub flights: Flights,
+    pub disk: ArcSwapOption<Disk>,
+    pub disk_state: Mutex<DiskState>,
+    /// Milliseconds since 1970 until which nothing is written; 0: the disk works.
+    pub paused_until: AtomicU64,
+    pub disk_budget: AtomicU64,
+    pub ids: AtomicU64,
+    /// One purge at a time, so that they come into force in their order.
+    pub purging: tokio::sync::Mutex<()>,
+    /// Scopes whose entries are to be removed from the disk.
+    pub sweeps: Mutex<Vec<PurgeScope>>,
+    /// Changes when purges are forgotten: what was read from disk before may be purged and not look so.
+    pub forgotten: AtomicU64,
+    pub doomed: Mutex<Vec<u64>>,
+    /// Bytes of bodies whose entries are gone and that are still read: they will be free without more eviction.
+    pub leaving_bytes: AtomicU64,
+    pub wake: Notify,
+    pub room: Notify,
+    pub tracker: TaskTracker,
+    pub cancel: CancellationToken,
+    live: Box<[Live]>,
+    bodies: Box<[Bodies]>,
+    noted: Box<[Mutex<Vec<Arc<Slot>>>]>,
+    next_note: AtomicUsize,
+    pub fills: AtomicU64,
+}
+
+/// Entries whose first fill is under way.
+type Live = RwLock<HashMap<CacheKey, Vec<Arc<Entry>>>>;
+/// Bodies in use.
+type Bodies = Mutex<HashMap<u64, Weak<SlicedBody>>>;
+
+/// Why the disk is out of use.
+#[derive(Debug, Default)]
+pub(super) struct DiskState {
+    pub error: Option<String>,
+    /// There is an index in the folder that cannot be reached: purges can't be recorded for it.
+    pub unreachable_index: bool,
+}
+
+fn sharded<T: Default>() -> Box<[T]> {
+    (0..SHARDS).map(|_| T::default()).collect()
+}
+
+impl Shared {
+    pub fn new(
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        disk_bytes: u64,
+        memory_bytes: u64,
+        disk: Option<Disk>,
+    ) -> Arc<Self> {
+        let first_id = disk.as_ref().map_or(1, |disk| disk.first_id);
+        Arc::new(Self {
+            clock,
+            metrics,
+            hot: Hot::new(memory_bytes),
+            purges: PurgeTable::default(),
+            flights: Flights::new(),
+            disk: ArcSwapOption::from_pointee(disk),
+            disk_state: Mutex::default(),
+            paused_until: AtomicU64::new(0),
+            disk_budget: AtomicU64::new(disk_bytes),
+            ids: AtomicU64::new(first_id),
+            purging: tokio::sync::Mutex::new(()),
+            sweeps: Mutex::default(),
+            forgotten: AtomicU64::new(0),
+            doomed: Mutex::default(),
+            leaving_bytes: AtomicU64::new(0),
+            wake: Notify::new(),
+            room: Notify::new(),
+            tracker: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            live: sharded(),
+            bodies: sharded(),
+            noted: sharded(),
+            next_note: AtomicUsize::new(0),
+            fills: AtomicU64::new(0),
+        })
+    }
+
+    fn live(&self, key: &CacheKey) -> &Live {
+        &self.live[crc32c::crc32c(key.as_bytes()) as usize % SHARDS]
+    }
+
+    fn bodies(&self, id: u64) -> &Bodies {
+        &self.bodies[id as usize % SHARDS]
+    }
+
+    // Purges.
+
+    /// Whether a purge hits an entry that is asked for by this path.
+    pub fn is_purged(&self, entry: &Entry, asked_path: Option<&str>) -> bool {
+        self.purges.hits(&entry.marks(asked_path), entry.head.sequence.0)
+    }
+
+    /// The same for an entry in memory, in nearly all cases with one load and a comparison or two.
+    pub fn is_slot_purged(&self, slot: &Slot, asked_path: &str) -> bool {
+        let newest = self.purges.newest();
+        let entry = &slot.entry;
+        if newest <= entry.head.sequence.0 {
+            return false;
+        }
+        let own_name = asked_path == entry.head.request_path || asked_path == entry.key.path();
+        if own_name && newest <= slot.clean.load(Ordering::Acquire) {
+            return false;
+        }
+        let purged = self.is_purged(entry, Some(asked_path));
+        if !purged {
+            slot.clean.fetch_max(newest, Ordering::AcqRel);
+        }
+        purged
+    }
+
+    // Entries in memory and fills under way.
+
+    /// An entry in memory, or one that is coming.
+    pub fn find(&self, key: &CacheKey, headers: &HeaderMap, request_path: &str) -> Option<Arc<Entry>> {
+        let found = self.hot.select(
+            key,
+            |set| VariantKey::of(set, headers),
+            |slot| {
+                if self.is_slot_purged(slot, request_path) {
+                    return None;
+                }
+                self.note_use(slot);
+                Some(slot.entry.clone())
+            },
+        );
+        found.or_else(|| {
+            let live = self.live(key).read();
+            let mut entries = live.get(key)?.iter().rev();
+            let mine = |entry: &&Arc<Entry>| VariantKey::of(&entry.head.vary, headers) == entry.variant;
+            entries.find(|entry| mine(entry) && !self.is_purged(entry, Some(request_path))).cloned()
+        })
+    }
+
+    fn note_use(&self, slot: &Arc<Slot>) {
+        slot.uses.fetch_add(1, Ordering::Relaxed);
+        if !slot.noted.load(Ordering::Relaxed) && !slot.noted.swap(true, Ordering::Relaxed) {
+            // Once for each entry and flush, and never waiting for another.
+            let buffer = self.next_note.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            match self.noted[buffer].try_lock() {
+                Some(mut noted) if noted.len() < MAX_NOTED => noted.push(slot.clone()),
+                _ => slot.noted.store(false, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Takes what was used since the last time.
+    pub fn take_noted(&self) -> Vec<Arc<Slot>> {
+        self.noted.iter().flat_map(|noted| std::mem::take(&mut *noted.lock())).collect()
+    }
+
+    /// Begins to keep a response.
+    pub fn begin(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        request: &HeaderMap,
+        head: EntryHead,
+        slices: Option<Range<u64>>,
+    ) -> (Arc<Entry>, Option<Writer>) {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let variant = VariantKey::of(&head.vary, request);
+        let empty = head.size == Some(0);
+        let full_key = schema::full_key(key.as_bytes(), &variant.0);
+        let (size, sliceable) = (head.size, head.sliceable);
+        let mut entry = Entry { id, key: key.clone(), variant, head, body: EntryBody::Inline(Bytes::new()) };
+        let refused = self.is_purged(&entry, None) || self.purges.is_before_floor(entry.head.sequence.0);
+        // A part can only be kept of a body that may be completed.
+        let part = slices.is_some();
+        if refused || self.cancel.is_cancelled() || (part && !(sliceable && size.is_some())) {
+            return (Arc::new(entry), None);
+        }
+        if empty {
+            let entry = Arc::new(entry);
+            self.show(&entry);
+            let (shared, to_commit) = (self.clone(), entry.clone());
+            if self.disk_takes(0) {
+                self.tracker.spawn_blocking(move || shared.commit(&to_commit));
+            }
+            return (entry, None);
+        }
+        let parts = BodyParts { id, size, sliceable, full_key, present: Runs::default(), committed: false };
+        let body = SlicedBody::new(self, parts);
+        self.bodies(id).lock().insert(id, Arc::downgrade(&body));
+        let last = size.map(|size| size.div_ceil(SLICE_BYTES));
+        let slices = slices.map(|slices| slices.start..slices.end.min(last.unwrap_or(u64::MAX)));
+        let (first, end) = slices.map_or((0, last), |slices| (slices.start, Some(slices.end)));
+        let position = first * SLICE_BYTES;
+        let number = {
+            let mut state = body.state.lock();
+            let number = state.number();
+            state.fills.push(Fill { number, slice: first, end, pieces: Vec::new(), position });
+            number
+        };
+        let limit = size.map(|size| end.map_or(size, |end| (end * SLICE_BYTES).min(size)));
+        body.filling.store(true, Ordering::Release);
+        entry.body = EntryBody::Sliced(body.clone());
+        let entry = Arc::new(entry);
+        self.fills.fetch_add(1, Ordering::Relaxed);
+        self.live(key).write().entry(key.clone()).or_default().push(entry.clone());
+        self.hot.insert(&entry, &[], false);
+        (entry.clone(), Some(Writer::of_entry(self.clone(), entry, body, number, position, limit)))
+    }
+
+    /// The first fill of an entry is over.
+    pub fn filled(&self, entry: &Entry) {
+        let mut live = self.live(&entry.key).write();
+        if let Some(entries) = live.get_mut(&entry.key) {
+            let before = entries.len();
+            entries.retain(|other| other.id != entry.id);
+            if entries.len() < before {
+                self.fills.fetch_sub(1, Ordering::Relaxed);
+            }
+            if entries.is_empty() {
+                live.remove(&entry.key);
+            }
+        }
+        drop(live);
+        if let EntryBody::Sliced(body) = &entry.body {
+            body.filling.store(false, Ordering::Release);
+        }
+    }
+
+    /// Puts an entry into the memory tier, unless something newer stands there.
+    pub fn show(&self, entry: &Arc<Entry>) {
+        let newer = self.hot.select(
+            &entry.key,
+            |_| entry.variant.clone(),
+            |slot| {
+                let other = &slot.entry;
+                (other.variant == entry.variant
+                    && other.id != entry.id
+                    && other.head.timing.response_at > entry.head.timing.response_at)
+                    .then_some(())
+            },
+        );
+        if newer.is_none() {
+            self.hot.insert(entry, &[], false);
+        }
+    }
+
+    /// Nobody new shall find an entry; those who read it go on.
+    pub fn hide(&self, entry: &Entry) {
+        self.hot.remove(&entry.key, &entry.variant, entry.id);
+        if let Some(entries) = self.live(&entry.key).write().get_mut(&entry.key) {
+            let before = entries.len();
+            entries.retain(|other| other.id != entry.id);
+            if entries.len() < before {
+                self.fills.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Forgets an entry in memory and on disk.
+    pub fn forget(self: &Arc<Self>, entry: &Entry) {
+        self.hide(entry);
+        let (id, full_key) = (entry.id, schema::full_key(entry.key.as_bytes(), &entry.variant.0));
+        let shared = self.clone();
+        if self.disk.load().is_some() {
+            self.tracker.spawn_blocking(move || shared.remove_from_disk(&full_key, id));
+        }
+    }
+
+    /// Forgets the entry whose body cannot be read.
+    pub async fn forget_body(self: &Arc<Self>, body: &SlicedBody) {
+        let (id, full_key, shared) = (body.id, body.full_key.clone(), self.clone());
+        self.hot.retain(|entry| entry.id != id);
+        let _ = self.tracker.spawn_blocking(move || shared.remove_from_disk(&full_key, id)).await;
+    }
+
+    /// Blocking.
+    pub fn remove_from_disk(&self, full_key: &[u8], id: u64) {
+        if let Some(disk) = self.disk.load_full() {
+            let removed = self.counted(disk.remove(full_key, id)).flatten();
+            self.gone(full_key, removed, id);
+        }
+    }
+
+    /// An entry is no longer in the index. Memory lets go of its body too, or the disk would not become free.
+    pub fn gone(&self, full_key: &[u8], key_length: Option<usize>, id: u64) {
+        let parts = key_length.and_then(|length| full_key.split_at_checked(length));
+        if let Some((key, variant)) = parts
+            && let Some(key) = CacheKey::from_bytes(key)
+            && self.live_body(id).is_some()
+        {
+            let variant = VariantKey(variant.get(2..).unwrap_or_default().into());
+            self.hot.remove(&key, &variant, id);
+        }
+        self.doom(id);
+    }
+
+    /// Bytes on disk, without those that become free by themselves.
+    pub fn disk_bytes(&self) -> u64 {
+        let bytes = self.disk.load().as_ref().map_or(0, |disk| disk.bytes());
+        bytes.saturating_sub(self.leaving_bytes.load(Ordering::Relaxed))
+    }
+
+    /// The head of an entry is replaced; the body stays.
+    pub fn freshen(self: &Arc<Self>, entry: &Arc<Entry>, mut head: EntryHead) -> Arc<Entry> {
+        if let EntryBody::Inline(bytes) = &entry.body {
+            head.size = Some(bytes.len() as u64);
+        }
+        let fresh = Entry {
+            id: entry.id,
+            key: entry.key.clone(),
+            variant: entry.variant.clone(),
+            head,
+            body: entry.body.clone(),
+        };
+        let fresh = Arc::new(fresh);
+        if self.is_purged(entry, None) || self.is_purged(&fresh, None) {
+            return fresh;
+        }
+        if let EntryBody::Sliced(body) = &fresh.body {
+            let mut live = self.live(&fresh.key).write();
+            let coming = live.get_mut(&fresh.key).and_then(|all| all.iter_mut().find(|other| other.id == fresh.id));
+            if let Some(coming) = coming {
+                *coming = fresh.clone();
+                body.state.lock().latest = Some(fresh.clone());
+            }
+        }
+        self.hot.replace(&fresh);
+        let (shared, to_write) = (self.clone(), fresh.clone());
+        if self.disk_takes(0) {
+            self.tracker.spawn_blocking(move || {
+                if let Some(disk) = shared.disk.load_full() {
+                    let written = shared.counted(disk.freshen(&to_write));
+                    // Small ones that the disk has lost meanwhile can be put back whole.
+                    if written == Some(false) && matches!(to_write.body, EntryBody::Inline(_)) {
+                        shared.commit(&to_write);
+                    }
+                }
+            });
+        }
+        fresh
+    }
+
+    // Bodies.
+
+    /// The body of an entry on disk: the one that is in use, or a new one.
+    pub fn body_for(self: &Arc<Self>, parts: BodyParts) -> Arc<SlicedBody> {
+        let mut bodies = self.bodies(parts.id).lock();
+        if let Some(body) = bodies.get(&parts.id).and_then(Weak::upgrade) {
+            return body;
+        }
+        let id = parts.id;
+        let body = SlicedBody::new(self, parts);
+        bodies.insert(id, Arc::downgrade(&body));
+        body
+    }
+
+    /// The body in use with this id.
+    pub fn live_body(&self, id: u64) -> Option<Arc<SlicedBody>> {
+        self.bodies(id).lock().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// The last who used a body is gone.
+    pub fn body_dropped(&self, body: &SlicedBody) {
+        let mut bodies = self.bodies(body.id).lock();
+        // Another may have been made of the same entry in this moment.
+        if bodies.get(&body.id).is_some_and(|other| other.strong_count() == 0) {
+            bodies.remove(&body.id);
+            let garbage = body.stored.load(Ordering::Acquire) && !body.committed.load(Ordering::Acquire);
+            if garbage || body.doomed.load(Ordering::Acquire) {
+                self.leaving_bytes.fetch_sub(body.doomed_bytes.load(Ordering::Acquire), Ordering::AcqRel);
+                self.doomed.lock().push(body.id);
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// The entry of a body is gone: the body follows when nobody reads it.
+    pub fn doom(&self, id: u64) {
+        let bodies = self.bodies(id).lock();
+        // Upgraded while locked; dropped after, for the last one takes the same lock.
+        let body = bodies.get(&id).and_then(Weak::upgrade);
+        if let Some(body) = &body {
+            if !body.doomed.swap(true, Ordering::AcqRel) {
+                let bytes = body.slices_on_disk() * SLICE_BYTES;
+                body.doomed_bytes.store(bytes, Ordering::Release);
+                self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
+            }
+        } else {
+            self.doomed.lock().push(id);
+            self.wake.notify_one();
+        }
+        drop(bodies);
+    }
+
+    // The disk.
+
+    /// A record: from the block cache if it is there, else on the blocking pool.
+    pub async fn record(self: &Arc<Self>, column: Column, key: Vec<u8>) -> Option<Vec<u8>> {
+        let disk = self.disk.load_full()?;
+        match disk.index.probe(column, &key) {
+            Probe::Found(record) => Some(record),
+            Probe::Absent => None,
+            Probe::Unknown => {
+                let shared = self.clone();
+                let read = move || shared.counted(disk.index.get(column, &key).map_err(DiskError::from)).flatten();
+                self.tracker.spawn_blocking(read).await.ok().flatten()
+            }
+        }
+    }
+
+    /// A slice from disk, checked.
+    pub async fn load_slice(self: &Arc<Self>, id: u64, slice: u64) -> Option<Bytes> {
+        let disk = self.disk.load_full()?;
+        let key = schema::slice_key(id, u32::try_from(slice).ok()?);
+        if let Probe::Found(record) = disk.index.probe(Column::Slices, &key)
+            && let Some(record) = SliceRecord::decode(&record)
+            && let Some(bytes) = disk.store.read_now(id, slice * SLICE_BYTES, record.length as usize)
+            && record.matches(&bytes)
+        {
+            return Some(bytes);
+        }
+        let shared = self.clone();
+        let read = move || {
+            let record = shared.counted(disk.index.get(Column::Slices, &key).map_err(DiskError::from))??;
+            let record = SliceRecord::decode(&record);
+            let read = |record: SliceRecord| {
+                let bytes = disk.store.read(id, slice * SLICE_BYTES, record.length as usize).ok()?;
+                record.matches(&bytes).then_some(bytes)
+            };
+            let bytes = record.and_then(read);
+            if bytes.is_none() {
+                shared.metrics.cache_corruptions.inc();
+                tracing::warn!(body = id, slice, "a slice on disk is damaged or gone; it will be fetched again");
+                shared.counted(disk.drop_slice(id, slice));
+            }
+            bytes
+        };
+        self.tracker.spawn_blocking(read).await.ok().flatten()
+    }
+
+    /// Whether the disk is in use and takes a body of this size.
+    pub fn disk_takes(&self, size: u64) -> bool {
+        let paused = self.paused_until.load(Ordering::Relaxed);
+        size <= self.disk_budget.load(Ordering::Relaxed)
+            && self.disk.load().is_some()
+            && (paused == 0 || self.clock.now() >= Timestamp::from_millis(paused))
+    }
+
+    /// Waits a little until eviction made room; false if it did not.
+    pub async fn room_for(&self, bytes: u64) -> bool {
+        let fits = |overshoot: u64| {
+            let budget = self.disk_budget.load(Ordering::Relaxed);
+            self.disk_bytes() + bytes <= budget + overshoot
+        };
+        if fits(0) {
+            return true;
+        }
+        self.wake.notify_one();
+        // Some slices more than the budget while eviction catches up.
+        let overshoot = (self.disk_budget.load(Ordering::Relaxed) / 20).clamp(4 * SLICE_BYTES, 256 * SLICE_BYTES);
+        let deadline = tokio::time::Instant::now() + ROOM_PATIENCE;
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            if fits(overshoot) {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, room).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Blocking: stores a slice. False if the disk did not take it.
+    pub fn store_slice(&self, body: &SlicedBody, slice: u64, bytes: &[u8]) -> bool {
+        let Some(disk) = self.disk.load_full() else { return false };
+        self.written(disk.store_slice(body.id, &body.full_key, slice, bytes)).is_some()
+    }
+
+    /// Blocking: puts an entry into the index, if it was not purged or removed meanwhile.
+    pub fn commit(&self, entry: &Arc<Entry>) -> bool {
+        let Some(disk) = self.disk.load_full() else { return false };
+        let body = match &entry.body {
+            EntryBody::Sliced(body) => Some(body),
+            EntryBody::Inline(_) => None,
+        };
+        let doomed = body.is_some_and(|body| body.doomed.load(Ordering::Acquire));
+        if doomed || self.is_purged(entry, None) || self.purges.is_before_floor(entry.head.sequence.0) {
+            return false;
+        }
+        match self.written(disk.commit(entry, self.clock.now().as_secs())) {
+            Some(Committed::Yes(replaced)) => {
+                if let Some(body) = body {
+                    body.committed.store(true, Ordering::Release);
+                }
+                if let Some(id) = replaced {
+                    self.doom(id);
+                }
+                true
+            }
+            Some(Committed::Older) | None => false,
+        }
+    }
+
+    /// What came of a read or a removal; errors are counted, and are nothing more than a miss.
+    pub fn counted<T>(&self, result: Result<T, DiskError>) -> Option<T> {
+        result
+            .inspect_err(|error| {
+                self.metrics.cache_disk_errors.inc();
+                tracing::debug!(%error, "cache folder");
+            })
+            .ok()
+    }
+
+    /// What came of a write. After an error the disk is left alone for a while; a person should come, once.
+    pub fn written<T>(&self, result: Result<T, DiskError>) -> Option<T> {
+        match result {
+            Ok(done) => {
+                if self.paused_until.load(Ordering::Relaxed) != 0 {
+                    self.paused_until.store(0, Ordering::Relaxed);
+                    self.disk_state.lock().error = None;
+                    tracing::info!("the cache folder can be written again");
+                }
+                Some(done)
+            }
+            Err(error) => {
+                self.metrics.cache_disk_errors.inc();
+                let until = self.clock.now().plus(DISK_PAUSE).as_millis().max(1);
+                if self.paused_until.swap(until, Ordering::Relaxed) == 0 {
+                    tracing::error!(%error, "the cache folder cannot be written; serving goes on without it");
+                }
+                self.disk_state.lock().error = Some(error.to_string());
+                None
+            }
+        }
+    }
+}

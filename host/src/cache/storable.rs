@@ -1,0 +1,238 @@
+//! May this response be kept (RFC 9111 section 3)? A pure decision.
+//!
+//! Who decides how long: the policy's `ttl-ms`, else the origin (s-maxage, max-age, Expires), else the host's `ttl`. The
+//! policy speaks for the operator and so overrides what the origin says of freshness, `no-cache` included; but never what
+//! the origin says of secrecy: `no-store`, `private`, a Set-Cookie without a life of its own, and requests with
+//! Authorization. A life that the origin gives is one in so many words and longer than zero.
+//!
+//! Without any word on freshness a response with a validator is kept all the same, with a life of zero: each use asks the
+//! origin, and a 304 saves the body. Guessing a life from Last-Modified (section 4.2.2) is not done here.
+//!
+//! A 206 is kept by nobody as it stands. Where it begins an object that can be completed slice by slice, the caller asks
+//! with status 200, which is what the object is kept as.
+
+use std::time::Duration;
+
+use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::control::{RequestDirectives, ResponseDirectives};
+use super::freshness::Retention;
+use super::vary::Vary;
+use crate::semantics::etag::EntityTag;
+use crate::semantics::{date, hop_by_hop};
+
+/// What configuration and policy say about keeping.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// `ttl` of the host: life of what the origin says nothing about; never for 403 and 5xx.
+    pub default_ttl: Option<Duration>,
+    /// `ttl-ms` of the policy: wins over the origin's word.
+    pub policy_ttl: Option<Duration>,
+    /// `no-store` of the policy.
+    pub policy_no_store: bool,
+    /// Windows of the policy.
+    pub policy_stale_while_revalidate: Option<Duration>,
+    /// Likewise.
+    pub policy_stale_if_error: Option<Duration>,
+}
+
+/// Whether a response may be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storable {
+    /// Yes: for this long fresh, and under these rules.
+    Yes(Retention),
+    /// No, and why; the word goes to log and Cache-Status detail unchanged.
+    No(NotStorable),
+}
+
+/// Why a response is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotStorable {
+    /// Only GET (and HEAD for freshening) are kept.
+    Method,
+    /// Not final, partial, about the request's conditions rather than the resource, or not understood though it must be.
+    Status,
+    /// `no-store`.
+    NoStore,
+    /// `private`.
+    Private,
+    /// The request had Authorization (section 3.5).
+    Authorization,
+    /// Set-Cookie without explicit freshness.
+    SetCookie,
+    /// `Vary: *`.
+    VaryAny,
+    /// No freshness, no default, and no validator to revalidate with.
+    NoFreshness,
+    /// The policy said so.
+    Policy,
+    /// The request said no-store.
+    RequestNoStore,
+}
+
+impl NotStorable {
+    /// The word for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Status => "status",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization",
+            Self::SetCookie => "set-cookie",
+            Self::VaryAny => "vary-any",
+            Self::NoFreshness => "no-freshness",
+            Self::Policy => "policy",
+            Self::RequestNoStore => "request-no-store",
+        }
+    }
+}
+
+/// Statuses that are cacheable without the origin's word (RFC 9110 section 15.1, without 206 and 501): what a host's `ttl`
+/// counts for. 5xx never, since `ttl` is the life of what is there.
+const CACHEABLE_BY_DEFAULT: [u16; 10] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414];
+
+/// Further statuses whose rules we know, for `must-understand` (RFC 9111 section 5.2.2.3).
+const UNDERSTOOD: [u16; 17] = [302, 303, 307, 400, 401, 402, 403, 406, 409, 415, 421, 422, 451, 500, 501, 502, 503];
+
+/// Statuses that answer a range, a condition or a hop: kept for the next client they would be wrong.
+const NEVER_KEPT: [u16; 5] = [206, 304, 407, 412, 416];
+
+/// Decides. The response should have a Date (`semantics::date::ensure_date`): Expires means nothing without it.
+pub fn decide(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    rules: &Rules,
+) -> Storable {
+    let said = ResponseDirectives::parse(response);
+    if let Some(why) = forbidden(method, request, status, response, &said, rules) {
+        return Storable::No(why);
+    }
+    let by_default = CACHEABLE_BY_DEFAULT.contains(&status.as_u16());
+    let has_validator = has_validator(response);
+    let origin_lifetime = origin_lifetime(response, &said);
+    let lifetime = match rules.policy_ttl.or(origin_lifetime) {
+        Some(lifetime) => lifetime,
+        None if !by_default => return Storable::No(NotStorable::NoFreshness),
+        None => rules.default_ttl.unwrap_or_default(),
+    };
+    let retention = retain(lifetime, &said, rules);
+
+    let never_fresh = retention.lifetime.is_zero() || retention.no_cache;
+    let some_window = [retention.stale_while_revalidate, retention.stale_if_error]
+        .iter()
+        .any(|window| window.is_some_and(|window| !window.is_zero()));
+    let stale_is_of_use = some_window && !retention.no_cache && !retention.must_revalidate;
+    if never_fresh && !has_validator && !stale_is_of_use {
+        return Storable::No(NotStorable::NoFreshness);
+    }
+    Storable::Yes(retention)
+}
+
+/// What rules out keeping, whatever the life.
+fn forbidden(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    said: &ResponseDirectives,
+    rules: &Rules,
+) -> Option<NotStorable> {
+    let code = status.as_u16();
+    let understood = CACHEABLE_BY_DEFAULT.contains(&code) || UNDERSTOOD.contains(&code);
+    if rules.policy_no_store {
+        return Some(NotStorable::Policy);
+    }
+    if *method != Method::GET {
+        return Some(NotStorable::Method);
+    }
+    if status.is_informational() || NEVER_KEPT.contains(&code) || (said.must_understand && !understood) {
+        return Some(NotStorable::Status);
+    }
+    // Beside must-understand a no-store is for caches that do not understand the status.
+    if said.no_store && !said.must_understand {
+        return Some(NotStorable::NoStore);
+    }
+    if said.private {
+        return Some(NotStorable::Private);
+    }
+    if RequestDirectives::parse(request).no_store {
+        return Some(NotStorable::RequestNoStore);
+    }
+    if request.contains_key(AUTHORIZATION) && !(said.public || said.must_revalidate || said.s_maxage.is_some()) {
+        return Some(NotStorable::Authorization);
+    }
+    if Vary::parse(response) == Vary::Anything {
+        return Some(NotStorable::VaryAny);
+    }
+    let given_life = !said.no_cache && origin_lifetime(response, said).is_some_and(|lifetime| !lifetime.is_zero());
+    // A Set-Cookie that `private` or `no-cache` names is not kept, and so is no reason against keeping the rest.
+    let cookie_kept = !said.private_fields.contains(&SET_COOKIE) && !said.no_cache_fields.contains(&SET_COOKIE);
+    if response.contains_key(SET_COOKIE) && cookie_kept && !given_life {
+        return Some(NotStorable::SetCookie);
+    }
+    None
+}
+
+/// The life that the origin gives (RFC 9111 section 4.2.1). An Expires that is malformed, or without a Date to count from, is
+/// a life of zero; of several the shortest counts.
+fn origin_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<Duration> {
+    if let Some(given) = said.s_maxage.or(said.max_age) {
+        return Some(given);
+    }
+    let made = date::of(response, &DATE);
+    response
+        .get_all(EXPIRES)
+        .iter()
+        .map(|value| date::parse(value).zip(made).map(|(expires, made)| expires.since(made)).unwrap_or_default())
+        .min()
+}
+
+/// Life and windows under the rules of RFC 9111 section 5.2.2 and RFC 5861.
+fn retain(lifetime: Duration, said: &ResponseDirectives, rules: &Rules) -> Retention {
+    let stale_while_revalidate = rules.policy_stale_while_revalidate.or(said.stale_while_revalidate);
+    let mut stale_if_error = rules.policy_stale_if_error.or(said.stale_if_error);
+    // s-maxage forbids stale answers as proxy-revalidate does (section 5.2.2.10). Where a window is named beside it, that
+    // is the more particular word, but it opens no other window.
+    let mut must_revalidate = said.must_revalidate || said.proxy_revalidate;
+    if said.s_maxage.is_some() && !must_revalidate {
+        if stale_while_revalidate.is_none() && stale_if_error.is_none() {
+            must_revalidate = true;
+        } else {
+            stale_if_error = stale_if_error.or(Some(Duration::ZERO));
+        }
+    }
+    Retention {
+        lifetime,
+        no_cache: said.no_cache && rules.policy_ttl.is_none_or(|ttl| ttl.is_zero()),
+        must_revalidate,
+        stale_while_revalidate,
+        stale_if_error,
+    }
+}
+
+/// Whether there is anything to revalidate with.
+fn has_validator(response: &HeaderMap) -> bool {
+    EntityTag::of(response).is_some() || date::of(response, &LAST_MODIFIED).is_some()
+}
+
+/// The fields to keep: without those that `no-cache` or `private` name, and without what is told anew at each use (Age,
+/// Content-Length, Content-Range) or ends at the next hop.
+pub fn headers_to_keep(response: &HeaderMap) -> HeaderMap {
+    let said = ResponseDirectives::parse(response);
+    let mut kept = response.clone();
+    for name in said.no_cache_fields.iter().chain(&said.private_fields) {
+        kept.remove(name);
+    }
+    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE] {
+        kept.remove(name);
+    }
+    hop_by_hop::strip(&mut kept);
+    kept
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Work in the background: writing down uses, evicting, removing what was purged and what was left behind.
+//!
+//! One task, which ends when the cache is closed or dropped. Each round is short, on the blocking pool; long work goes on in
+//! the next round.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::disk::{CHUNK, Disk, DiskError};
+use super::eviction;
+use super::index::schema::{self, EntryRecord, StoredEntry};
+use super::index::{Change, Column, after_prefix};
+use super::purges::{Marks, PurgeScope};
+use super::recovery;
+use super::shared::Shared;
+
+/// Between rounds, when nothing wakes it.
+const ROUND: Duration = Duration::from_secs(1);
+/// Rounds between two flushes of uses.
+const FLUSH_ROUNDS: u64 = 5;
+/// So many purges are remembered; past that all entries are judged once and the purges forgotten.
+pub(super) const MAX_PURGES: u64 = 100_000;
+/// Between parts of a sweep: it must not be felt.
+const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Starts the task.
+pub(super) fn start(shared: &Arc<Shared>) {
+    let cancel = shared.cancel.clone();
+    let rounds = run(Arc::downgrade(shared), cancel.clone());
+    let sweeps = sweep_all(Arc::downgrade(shared), cancel.clone());
+    let garbage = collect(Arc::downgrade(shared), cancel);
+    shared.tracker.spawn(rounds);
+    shared.tracker.spawn(sweeps);
+    shared.tracker.spawn(garbage);
+}
+
+/// Does something on the blocking pool; none if the cache is gone.
+async fn blocking<T: Send + 'static>(
+    shared: &Weak<Shared>,
+    work: impl FnOnce(&Arc<Shared>) -> T + Send + 'static,
+) -> Option<T> {
+    let shared = shared.upgrade()?;
+    tokio::task::spawn_blocking(move || work(&shared)).await.ok()
+}
+
+async fn run(shared: Weak<Shared>, cancel: CancellationToken) {
+    for round in 1u64.. {
+        if let Some(shared) = shared.upgrade() {
+            let woken = async {
+                let _ = tokio::time::timeout(ROUND, shared.wake.notified()).await;
+            };
+            tokio::select! {
+                () = woken => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+        let work = move |shared: &Arc<Shared>| {
+            eviction::reclaim(shared);
+            while eviction::evict(shared) && !shared.cancel.is_cancelled() {}
+            if round.is_multiple_of(FLUSH_ROUNDS) {
+                eviction::flush_uses(shared);
+                shared.hot.share();
+            }
+            gauge(shared);
+        };
+        if blocking(&shared, work).await.is_none() {
+            return;
+        }
+    }
+}
+
+fn gauge(shared: &Shared) {
+    let metrics = &shared.metrics;
+    let disk = shared.disk.load();
+    metrics.cache_disk_bytes.set(disk.as_ref().map_or(0, |disk| disk.bytes()).cast_signed());
+    metrics.cache_entries.set(disk.as_ref().map_or(0, |disk| disk.index.estimate(Column::Recency)).cast_signed());
+    metrics.cache_memory_bytes.set(shared.hot.bytes().cast_signed());
+}
+
+/// Removes the entries that purges hit, host by host; and when there are too many purges to remember, all of them, and then
+/// the purges.
+async fn sweep_all(shared: Weak<Shared>, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(ROUND) => {}
+            () = cancel.cancelled() => return,
+        }
+        let Some(strong) = shared.upgrade() else { return };
+        let scopes = std::mem::take(&mut *strong.sweeps.lock());
+        let too_many = strong.purges.records() > MAX_PURGES;
+        let newest = strong.purges.newest();
+        drop(strong);
+        if too_many {
+            if sweep(&shared, &cancel, &[], None).await {
+                forget_purges(&shared, newest).await;
+            }
+            continue;
+        }
+        let mut ranges: Vec<Vec<u8>> = scopes.iter().map(range_of).collect();
+        ranges.sort();
+        ranges.dedup_by(|next, before| next.starts_with(before));
+        for start in ranges {
+            let end = after_prefix(&start);
+            sweep(&shared, &cancel, &start, end.as_deref()).await;
+        }
+    }
+}
+
+/// What the keys begin with that a purge may hit. Entries that it hits by another name than their key's are found when they
+/// are looked up, or evicted.
+fn range_of(scope: &PurgeScope) -> Vec<u8> {
+    match scope {
+        PurgeScope::All => Vec::new(),
+        PurgeScope::Host { host } | PurgeScope::Tag { host, .. } => [host.as_bytes(), &[0]].concat(),
+        PurgeScope::Prefix { host, prefix } => [host.as_bytes(), &[0], prefix.as_bytes()].concat(),
+        PurgeScope::Path { host, path } => [host.as_bytes(), &[0], path.as_bytes(), &[0]].concat(),
+    }
+}
+
+/// Judges all entries of a range. Returns whether it came to the end.
+async fn sweep(shared: &Weak<Shared>, cancel: &CancellationToken, start: &[u8], end: Option<&[u8]>) -> bool {
+    let mut from = start.to_vec();
+    loop {
+        let end = end.map(<[u8]>::to_vec);
+        let part = move |shared: &Arc<Shared>| sweep_part(shared, &from, end.as_deref());
+        match blocking(shared, part).await.flatten() {
+            Some(Some(next)) => from = next,
+            Some(None) => return true,
+            None => return false,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP_PAUSE) => {}
+            () = cancel.cancelled() => return false,
+        }
+    }
+}
+
+/// None: the disk failed. Some(None): that was the end.
+fn sweep_part(shared: &Arc<Shared>, from: &[u8], end: Option<&[u8]>) -> Option<Option<Vec<u8>>> {
+    let disk = shared.disk.load_full()?;
+    let records = shared.counted(disk.index.scan(Column::Entries, from, end, CHUNK / 4).map_err(DiskError::from))?;
+    for (full_key, value) in &records {
+        match EntryRecord::decode(value) {
+            Some(EntryRecord { entry: Some(entry), .. }) if is_purged(shared, full_key, &entry) => {
+                shared.remove_from_disk(full_key, entry.id);
+            }
+            Some(_) => {}
+            None => {
+                shared.metrics.cache_corruptions.inc();
+                shared.counted(disk.drop_record(full_key));
+            }
+        }
+    }
+    let more = records.len() == CHUNK / 4;
+    Some(records.last().filter(|_| more).map(|(last, _)| [last.as_slice(), &[0]].concat()))
+}
+
+fn is_purged(shared: &Shared, full_key: &[u8], entry: &StoredEntry) -> bool {
+    let mut parts = full_key.get(..entry.key_length as usize).unwrap_or(full_key).split(|byte| *byte == 0);
+    let host = parts.next().and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
+    let path = parts.next().and_then(|path| std::str::from_utf8(path).ok());
+    let head = &entry.head;
+    let paths = [path, Some(head.request_path.as_str()), head.origin_path.as_deref(), None];
+    shared.purges.hits(&Marks { host, paths, tags: &head.tags }, head.sequence.0)
+}
+
+/// Forgets purges up to `sequence`, whose entries are gone from the disk by now.
+async fn forget_purges(shared: &Weak<Shared>, sequence: u64) {
+    let work = move |shared: &Arc<Shared>| {
+        let Some(disk) = shared.disk.load_full() else { return };
+        shared.hot.retain(|entry| !shared.is_purged(entry, None));
+        // What was asked for before and is not kept yet must not be kept any more, and what was read from disk before the
+        // sweep must not come into memory.
+        shared.forgotten.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        shared.purges.forget(sequence);
+        shared.hot.retain(|entry| !shared.is_purged(entry, None));
+        while let Some(records) = shared.counted(
+            disk.index.scan(Column::Purges, &[], Some(&(sequence + 1).to_be_bytes()), CHUNK).map_err(DiskError::from),
+        ) {
+            let removals: Vec<_> = records.into_iter().map(|(key, _)| Change::Delete(Column::Purges, key)).collect();
+            if removals.is_empty()
+                || shared.written(disk.index.write(removals, false).map_err(DiskError::from)).is_none()
+            {
+                break;
+            }
+        }
+    };
+    blocking(shared, work).await;
+}
+
+/// Collects what earlier processes left behind: bodies whose entry is gone, discarded folders.
+async fn collect(shared: Weak<Shared>, cancel: CancellationToken) {
+    let Some(disk) = shared.upgrade().and_then(|shared| shared.disk.load_full()) else { return };
+    let (first_id, dir) = (disk.first_id, disk.dir.clone());
+    drop(disk);
+    if let Some(dir) = dir {
+        blocking(&shared, move |_| recovery::remove_discarded(&dir)).await;
+    }
+    for part in 0..=u8::MAX {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP_PAUSE) => {}
+            () = cancel.cancelled() => return,
+        }
+        let work = move |shared: &Arc<Shared>| {
+            let Some(disk) = shared.disk.load_full() else { return };
+            for id in shared.counted(disk.store.list(part).map_err(DiskError::from)).unwrap_or_default() {
+                collect_body(shared, &disk, id, first_id);
+            }
+        };
+        if blocking(&shared, work).await.is_none() {
+            return;
+        }
+    }
+    let mut from = Some(0);
+    while let Some(id) = from {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP_PAUSE) => {}
+            () = cancel.cancelled() => return,
+        }
+        from = blocking(&shared, move |shared| collect_slices(shared, id, first_id)).await.flatten();
+    }
+}
+
+/// Removes a body of an earlier process if no entry has it.
+fn collect_body(shared: &Shared, disk: &Disk, id: u64, first_id: u64) {
+    if id >= first_id || shared.live_body(id).is_some() {
+        return;
+    }
+    let owned = || -> Result<bool, DiskError> {
+        let owner = disk.index.get(Column::Slices, &schema::owner_key(id))?;
+        let Some(full_key) = owner.as_deref().and_then(schema::decode_owner) else { return Ok(false) };
+        let record = disk.index.get(Column::Entries, &full_key)?;
+        let record = record.as_deref().and_then(EntryRecord::decode).and_then(|record| record.entry);
+        Ok(record.is_some_and(|entry| entry.id == id))
+    };
+    if shared.counted(owned()) == Some(false) {
+        shared.counted(disk.reclaim(id));
+    }
+}
+
+/// The same for records of slices, whose file may be gone. Returns the next id.
+fn collect_slices(shared: &Arc<Shared>, mut id: u64, first_id: u64) -> Option<u64> {
+    let disk = shared.disk.load_full()?;
+    for _ in 0..CHUNK / 4 {
+        let next = shared
+            .counted(disk.index.scan(Column::Slices, &schema::slice_key(id, 0), None, 1).map_err(DiskError::from))?;
+        let (found, _) = next.first().and_then(|(key, _)| schema::parse_slice_key(key))?;
+        if found >= first_id {
+            return None;
+        }
+        collect_body(shared, &disk, found, first_id);
+        id = found + 1;
+    }
+    Some(id)
+}

@@ -1,0 +1,141 @@
+//! From what is written to what is used: defaults, file names, secrets, and names that must exist elsewhere in the file. The
+//! walker has been here before: where it named a mistake this gives nothing and is silent.
+
+mod capabilities;
+mod hosts;
+mod origins;
+
+use std::collections::HashSet;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use super::at::At;
+use super::error::{Mistakes, Path};
+use super::files::Surroundings;
+use super::json::Json;
+use super::schema::{FILE_SHAPE, POLICY_MEMORY_MOST_MIB};
+use super::{ADMIN_TOKEN, Door, Resolved, Token, defaults, leaf};
+
+/// What the parts of this module share.
+struct Resolver<'a> {
+    surroundings: &'a Surroundings<'a>,
+    mistakes: &'a mut Mistakes,
+    policies: PathBuf,
+}
+
+/// Resolves a whole file. None only if a mistake was noted.
+pub fn resolve(
+    json: &Json,
+    file: &FilePath,
+    surroundings: &Surroundings<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Resolved> {
+    let root = At { json, shape: &FILE_SHAPE, path: Path::default() };
+    let cache_folder = surroundings.path(&root.object("cache").text("dir").unwrap_or_default());
+    let policies = surroundings.path(&root.text("policies").unwrap_or_default());
+    let mut resolver = Resolver { surroundings, mistakes, policies: policies.clone() };
+
+    let (http, admin, admin_token) = resolver.listeners(&root);
+    resolver.folder(&root, "policies", &policies);
+    resolver.folder(&root.object("cache"), "dir", &cache_folder);
+    let cache = resolver.cache(&root.object("cache"), &cache_folder);
+    let origins =
+        resolver.origins(&root.object("origins"), &[("the cache folder", &cache_folder), ("hosts.json", file)]);
+    let hosts = resolver.hosts(&root.object("hosts"), &origins);
+    let capabilities = resolver.capabilities(&root, origins.kinds.keys().cloned().collect());
+
+    let whole = origins.list.len() == root.object("origins").json.members().len()
+        && hosts.len() == root.object("hosts").json.members().len();
+    if !whole {
+        return None;
+    }
+    Some(Resolved {
+        file: file.to_owned(),
+        http,
+        admin: admin?,
+        admin_token,
+        trusted_proxies: root.list("trusted_proxies", leaf::network),
+        policies: crate::policy::Settings {
+            folder: policies,
+            state: cache_folder.join("policy"),
+            memory_max_bytes: u64::from(POLICY_MEMORY_MOST_MIB) << 20,
+        },
+        cache,
+        capabilities: Arc::new(capabilities),
+        origins: origins.list,
+        hosts,
+        budgets_given: {
+            let cache = root.object("cache");
+            (cache.given("disk").is_some(), cache.given("memory").is_some())
+        },
+    })
+}
+
+/// Resolves only what is needed to ask the running program. None only if a mistake was noted.
+pub fn door(json: &Json, surroundings: &Surroundings<'_>, mistakes: &mut Mistakes) -> Option<Door> {
+    let root = At { json, shape: &FILE_SHAPE, path: Path::default() };
+    for name in ["listen", "admin", "cache"] {
+        if let Some(at) = root.given(name) {
+            at.shape.check(at.json, &at.path, mistakes);
+        }
+    }
+    let cache = surroundings.path(&root.object("cache").text("dir")?);
+    let mut resolver = Resolver { surroundings, mistakes, policies: PathBuf::new() };
+    let (_, address, token) = resolver.listeners(&root);
+    Some(Door { address: address?, token, token_file: cache.join(ADMIN_TOKEN) })
+}
+
+impl Resolver<'_> {
+    fn listeners(&mut self, root: &At<'_>) -> (Vec<std::net::SocketAddr>, Option<std::net::SocketAddr>, Option<Token>) {
+        let listen = root.object("listen");
+        let http = listen.list("http", leaf::socket);
+        let admin = listen.text("admin").as_deref().and_then(leaf::socket);
+        let token = root.object("admin").given("token").and_then(|token| {
+            let text = token.json.text()?;
+            self.surroundings.secret_text(text, &token.path, self.mistakes)
+        });
+
+        let mut seen = HashSet::new();
+        for (index, address) in http.iter().enumerate() {
+            if address.port() != 0 && !seen.insert(*address) {
+                let path = listen.path.key("http").item(index);
+                self.mistakes.add(&path, format!("{address} a second time"), "each address once");
+            }
+        }
+        if let Some(admin) = admin {
+            let path = listen.path.key("admin");
+            if seen.contains(&admin) {
+                self.mistakes.add(&path, format!("{admin}, which listen.http has too"), "an address of its own");
+            }
+            let given = root.object("admin").given("token").is_some();
+            if !admin.ip().to_canonical().is_loopback() && !given {
+                self.mistakes.add(
+                    &path,
+                    format!("{admin}, which others can reach, and no admin.token"),
+                    "a loopback address, or a token in admin.token",
+                );
+            }
+        }
+        (http, admin, token.map(|token| Token(token.into())))
+    }
+
+    /// A folder that may be missing, but must not be something else; a folder that was written for the policies must be there.
+    fn folder(&mut self, at: &At<'_>, name: &str, folder: &FilePath) {
+        if let Ok(meta) = std::fs::metadata(folder)
+            && !meta.is_dir()
+        {
+            let found = format!("{}, which is not a folder", folder.display());
+            self.mistakes.add(&at.path.key(name), found, "a folder");
+        }
+    }
+
+    fn cache(&mut self, cache: &At<'_>, folder: &FilePath) -> crate::cache::Settings {
+        crate::cache::Settings {
+            dir: folder.to_owned(),
+            disk_bytes: cache
+                .size("disk")
+                .unwrap_or_else(|| defaults::disk_bytes((self.surroundings.disk_free)(folder))),
+            memory_bytes: cache.size("memory").unwrap_or_else(|| defaults::memory_bytes(self.surroundings.memory)),
+        }
+    }
+}

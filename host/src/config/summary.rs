@@ -1,0 +1,244 @@
+//! What is in force: as JSON in the words of hosts.json for `config show`, and in a few lines for a person at start. Secrets are
+//! hidden in both.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::Resolved;
+use crate::origin::{HostField, OriginKind, Place, S3Credentials, Settings as Origin};
+use crate::policy::settings::{ChainSource, Isolation, OnFailure, PolicySettings};
+use crate::units::ByteSize;
+use crate::vhost::{Methods, PurgeAllow, Settings as Host};
+
+/// What stands for a secret.
+const HIDDEN: &str = "(hidden)";
+/// The most hosts that are listed at start; a person does not read more.
+const HOSTS_LISTED: usize = 20;
+
+impl Resolved {
+    /// In the words of hosts.json, with all defaults, secrets hidden.
+    pub fn show(&self) -> Value {
+        let capabilities = &self.capabilities;
+        let token = match &self.admin_token {
+            Some(_) => HIDDEN.to_owned(),
+            None => format!("file:{}", self.admin_token_file().display()),
+        };
+        json!({
+            "listen": { "http": strings(&self.http), "admin": self.admin.to_string() },
+            "admin": { "token": token },
+            "trusted_proxies": strings(&self.trusted_proxies),
+            "cache": {
+                "dir": self.cache.dir.display().to_string(),
+                "disk": self.cache.disk_bytes,
+                "memory": self.cache.memory_bytes,
+            },
+            "policies": self.policies.folder.display().to_string(),
+            "origins": self.origins.iter().map(|origin| (origin.name.clone(), show_origin(origin))).collect::<Map<_, _>>(),
+            "hosts": self.hosts.iter().map(|host| (host.name.clone(), show_host(host))).collect::<Map<_, _>>(),
+            "addresses": capabilities.addresses.iter()
+                .map(|(name, set)| (name.clone(), json!(strings(set)))).collect::<Map<_, _>>(),
+            "tables": capabilities.tables.iter()
+                .map(|(name, rows)| (name.clone(), json!(rows))).collect::<Map<_, _>>(),
+            "rates": capabilities.rates.iter()
+                .map(|(name, rate)| {
+                    (name.clone(), json!({ "rate": rate.rate, "per": duration(rate.per), "burst": rate.burst }))
+                })
+                .collect::<Map<_, _>>(),
+            "keys": capabilities.keys.iter()
+                .map(|(name, key)| (name.clone(), json!(key.path.display().to_string()))).collect::<Map<_, _>>(),
+        })
+    }
+
+    /// A few lines that a person can read.
+    pub fn summary(&self) -> Vec<String> {
+        let addresses: Vec<String> = self.http.iter().map(|address| format!("http://{address}")).collect();
+        let token = match &self.admin_token {
+            Some(_) => "token as configured".to_owned(),
+            None => format!("token in {}", self.admin_token_file().display()),
+        };
+        let default = |given: bool| if given { "" } else { " (default)" };
+        let (disk_given, memory_given) = self.budgets_given;
+        let mut lines = vec![
+            format!("serving   {}", addresses.join(", ")),
+            format!("admin     http://{}, {token}", self.admin),
+            format!(
+                "cache     {}, {} on disk{}, {} in memory{}",
+                self.cache.dir.display(),
+                ByteSize(self.cache.disk_bytes),
+                default(disk_given),
+                ByteSize(self.cache.memory_bytes),
+                default(memory_given),
+            ),
+            format!("policies  {}", self.policies.folder.display()),
+        ];
+        lines.extend(self.hosts.iter().take(HOSTS_LISTED).map(|host| self.host_line(host)));
+        if let Some(more @ 1..) = self.hosts.len().checked_sub(HOSTS_LISTED) {
+            lines.push(format!("          and {more} more hosts"));
+        }
+        lines
+    }
+
+    fn host_line(&self, host: &Host) -> String {
+        let mut line = format!("host      {} from {}", host.name, host.origin);
+        if let Some(origin) = self.origins.iter().find(|origin| origin.name == host.origin) {
+            line += &format!(" ({})", where_from(origin));
+        }
+        if !host.prefix.is_empty() {
+            line += &format!(", prefix {}", host.prefix);
+        }
+        if host.methods == Methods::All {
+            line += ", all methods";
+        }
+        if let Some(ttl) = host.ttl {
+            line += &format!(", ttl {}", duration(ttl));
+        }
+        match &host.chain.source {
+            ChainSource::Dropped | ChainSource::None => {}
+            ChainSource::Named(list) => {
+                let names: Vec<String> = list.iter().map(|policy| self.policy_name(policy)).collect();
+                line += &format!(", policy {}", names.join(" then "));
+            }
+        }
+        if let Some(purge) = &host.purge {
+            line += &format!(", purged by {}", purge.method);
+        }
+        line
+    }
+
+    fn policy_name(&self, policy: &PolicySettings) -> String {
+        policy.file.strip_prefix(&self.policies.folder).unwrap_or(&policy.file).display().to_string()
+    }
+}
+
+fn strings<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(T::to_string).collect()
+}
+
+/// A duration in the words of hosts.json, in the largest unit that loses nothing.
+fn duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    match units.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
+        Some((unit, letter)) => format!("{}{letter}", ms / unit),
+        None => format!("{ms}ms"),
+    }
+}
+
+fn where_from(origin: &Origin) -> String {
+    match &origin.place {
+        Place::S3(s3) => match (&s3.endpoint, &s3.region) {
+            (Some(endpoint), _) => format!("s3 bucket {} at {endpoint}", s3.bucket),
+            (None, Some(region)) => format!("s3 bucket {} in {region}", s3.bucket),
+            (None, None) => format!("s3 bucket {}", s3.bucket),
+        },
+        Place::Http(http) => http.url.to_string(),
+        Place::Dir(folder) => format!("folder {}", folder.display()),
+    }
+}
+
+fn show_origin(origin: &Origin) -> Value {
+    let (kind, place) = match &origin.place {
+        Place::S3(s3) => {
+            let mut place = json!({ "bucket": s3.bucket, "path_style": s3.path_style });
+            if let Some(region) = &s3.region {
+                place["region"] = region.clone().into();
+            }
+            if let Some(endpoint) = &s3.endpoint {
+                place["endpoint"] = endpoint.clone().into();
+            }
+            match &s3.credentials {
+                S3Credentials::Anonymous => place["anonymous"] = true.into(),
+                S3Credentials::Static { .. } => {
+                    place["access_key_id"] = HIDDEN.into();
+                    place["secret_access_key"] = HIDDEN.into();
+                }
+                S3Credentials::Chain => {}
+            }
+            (OriginKind::S3, place)
+        }
+        Place::Http(http) => {
+            let host = match &http.host {
+                HostField::Origin => "origin",
+                HostField::Client => "client",
+                HostField::Literal(literal) => literal,
+            };
+            let mut place = json!({ "url": http.url.to_string(), "host": host });
+            if let Some(ca) = &http.ca {
+                place["ca"] = ca.display().to_string().into();
+            }
+            (OriginKind::Http, place)
+        }
+        Place::Dir(folder) => (OriginKind::Dir, json!({ "path": folder.display().to_string() })),
+    };
+    let kind = match kind {
+        OriginKind::S3 => "s3",
+        OriginKind::Http => "http",
+        OriginKind::Dir => "dir",
+    };
+    let timeouts = &origin.timeouts;
+    json!({
+        kind: place,
+        "timeouts": {
+            "connect": duration(timeouts.connect),
+            "first_byte": duration(timeouts.first_byte),
+            "idle": duration(timeouts.idle),
+        },
+    })
+}
+
+fn show_host(host: &Host) -> Value {
+    let mut shown = json!({
+        "origin": host.origin,
+        "prefix": host.prefix,
+        "methods": match host.methods { Methods::Read => "read", Methods::All => "all" },
+        "max_body": host.max_body_bytes,
+    });
+    if let Some(ttl) = host.ttl {
+        shown["ttl"] = duration(ttl).into();
+    }
+    match &host.chain.source {
+        ChainSource::Dropped => {}
+        ChainSource::None => shown["policy"] = Value::Null,
+        ChainSource::Named(list) => shown["policy"] = list.iter().map(show_policy).collect(),
+    }
+    if let Some(purge) = &host.purge {
+        shown["purge_method"] = purge.method.as_str().into();
+        shown["purge_allow"] = match &purge.allow {
+            PurgeAllow::Policy => "policy".into(),
+            PurgeAllow::Addresses(networks) => json!(strings(networks)),
+        };
+    }
+    shown
+}
+
+fn show_policy(policy: &PolicySettings) -> Value {
+    json!({
+        "wasm": policy.file.display().to_string(),
+        "config": policy.config,
+        "secrets": policy.secrets.keys().map(|name| (name.clone(), HIDDEN.into())).collect::<Map<String, Value>>(),
+        "grants": policy.grants,
+        "limits": {
+            "time_ms": policy.limits.time_ms,
+            "memory_mib": policy.limits.memory_mib,
+            "calls": policy.limits.calls,
+        },
+        "on_failure": match policy.on_failure { OnFailure::Closed => "closed", OnFailure::Open => "open" },
+        "isolation": match policy.isolation { Isolation::Reuse => "reuse", Isolation::Request => "request" },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_told_in_the_largest_unit_that_loses_nothing() {
+        for (ms, text) in
+            [(0, "0ms"), (250, "250ms"), (1_500, "1500ms"), (300_000, "5m"), (90_000, "90s"), (86_400_000, "1d")]
+        {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+            assert_eq!(crate::units::parse_duration(text), Ok(Duration::from_millis(ms)));
+        }
+    }
+}

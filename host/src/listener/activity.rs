@@ -1,0 +1,338 @@
+//! What goes on in a connection and since when, and what that means for how long it may go on.
+//!
+//! The times are kept where bytes move, as cheaply as can be: a request that meets no obstacle reads the clock twice (when its
+//! head begins and when its answer is complete) and sets no timer. The connection's one timer fires after the shortest of the
+//! limits, asks `verdict`, and is set again to the answer; since whatever begins in the meantime can't be over sooner, that
+//! is exact.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Settings;
+use super::sniff::Protocol;
+
+/// No moment.
+const NEVER: u64 = u64::MAX;
+
+/// The limits of time, as `Settings` has them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) head: Duration,
+    pub(super) idle: Duration,
+    pub(super) stall: Duration,
+}
+
+impl Limits {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self { head: settings.head_timeout, idle: settings.idle_timeout, stall: settings.stall_timeout }
+    }
+
+    /// The longest time after which the timer has to look.
+    pub(super) fn shortest(&self) -> Duration {
+        self.head.min(self.idle).min(self.stall)
+    }
+}
+
+/// Why a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// The head of a request did not come in time.
+    Head,
+    /// No request came for too long.
+    Idle,
+    /// The peer takes nothing of what the socket holds for it.
+    Write,
+    /// HTTP/2: all answers under way wait for the peer to open its windows.
+    Window,
+}
+
+impl Overdue {
+    /// The word for the metric's label.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Write => "write",
+            Self::Window => "window",
+        }
+    }
+}
+
+/// What the timer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Look again after this time.
+    Wait(Duration),
+    /// Over.
+    Over(Overdue),
+}
+
+/// The times of one connection. Times are milliseconds since it was accepted. The connection's task writes most; tasks of
+/// HTTP/2 streams write when they end. All is advisory, so relaxed ordering is enough.
+#[derive(Debug)]
+pub(super) struct Activity {
+    accepted: Instant,
+    protocol: Protocol,
+    /// Requests whose answers are not complete.
+    in_flight: AtomicUsize,
+    /// Those of them that wait for us: for the answer's head or for the next piece of its body.
+    ours: AtomicUsize,
+    /// When the peer last got or finished something: the end of the last answer, or the last piece that was handed over.
+    served: AtomicU64,
+    /// When the head that is under way began (HTTP/1.1).
+    head_since: AtomicU64,
+    /// Since when the socket has taken nothing of what we have for it.
+    blocked_since: AtomicU64,
+    /// The listener drains: no time for courtesies.
+    hurry: AtomicBool,
+    /// Milliseconds that a test pretends have passed.
+    #[cfg(test)]
+    pretended: AtomicU64,
+}
+
+impl Activity {
+    /// A connection whose first bytes have just told its protocol.
+    pub(super) fn new(accepted: Instant, protocol: Protocol) -> Arc<Self> {
+        Arc::new(Self {
+            accepted,
+            protocol,
+            in_flight: AtomicUsize::new(0),
+            ours: AtomicUsize::new(0),
+            served: AtomicU64::new(0),
+            head_since: AtomicU64::new(match protocol {
+                Protocol::Http1 => 0,
+                Protocol::Http2 => NEVER,
+            }),
+            blocked_since: AtomicU64::new(NEVER),
+            hurry: AtomicBool::new(false),
+            #[cfg(test)]
+            pretended: AtomicU64::new(0),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        // 500 million years fit.
+        let passed = self.accepted.elapsed().as_millis() as u64;
+        #[cfg(test)]
+        let passed = passed + self.pretended.load(Ordering::Relaxed);
+        passed
+    }
+
+    /// Bytes came in.
+    pub(super) fn received(&self) {
+        if self.protocol == Protocol::Http1
+            && self.head_since.load(Ordering::Relaxed) == NEVER
+            && self.in_flight.load(Ordering::Relaxed) == 0
+        {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The socket took bytes.
+    pub(super) fn sent(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) != NEVER {
+            self.blocked_since.store(NEVER, Ordering::Relaxed);
+            self.served.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The socket takes nothing now.
+    pub(super) fn blocked(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) == NEVER {
+            self.blocked_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the socket takes nothing now.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// The peer took something after all, out of what the kernel holds for it.
+    pub(super) fn unblocked(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) != NEVER {
+            self.blocked_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The listener drains.
+    pub(super) fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the listener drains.
+    pub(super) fn hurries(&self) -> bool {
+        self.hurry.load(Ordering::Relaxed)
+    }
+
+    /// A request came in whole (its head).
+    pub(super) fn begin(self: &Arc<Self>) -> Flight {
+        self.head_since.store(NEVER, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.ours.fetch_add(1, Ordering::Relaxed);
+        Flight { activity: self.clone(), ours: true }
+    }
+
+    /// Whether the connection may go on, and until when it may without being asked again.
+    pub(super) fn verdict(&self, limits: &Limits) -> Verdict {
+        let now = self.now();
+        let blocked = self.blocked_since.load(Ordering::Relaxed);
+        let head = self.head_since.load(Ordering::Relaxed);
+        let served = self.served.load(Ordering::Relaxed);
+        let (since, limit, overdue) = if blocked != NEVER {
+            (blocked, limits.stall, Overdue::Write)
+        } else if self.in_flight.load(Ordering::Relaxed) > 0 {
+            if self.protocol == Protocol::Http1 || self.ours.load(Ordering::Relaxed) > 0 {
+                // Waiting for the origin, say: that wait has its own limits.
+                (now, limits.shortest(), Overdue::Window)
+            } else {
+                (served, limits.stall, Overdue::Window)
+            }
+        } else if head != NEVER {
+            (head, limits.head, Overdue::Head)
+        } else {
+            (served, limits.idle, Overdue::Idle)
+        };
+        let until = since.saturating_add(limit.as_millis() as u64);
+        if until <= now {
+            return Verdict::Over(overdue);
+        }
+        Verdict::Wait(Duration::from_millis(until - now).min(limits.shortest()))
+    }
+}
+
+/// One request under way. Dropping it says that its answer is complete, or that nobody wants it any more.
+#[derive(Debug)]
+pub(super) struct Flight {
+    activity: Arc<Activity>,
+    ours: bool,
+}
+
+impl Flight {
+    /// The answer waits for us.
+    pub(super) fn waits_for_us(&mut self) {
+        if !self.ours {
+            self.ours = true;
+            self.activity.ours.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A piece was handed over: now it is the peer's turn.
+    pub(super) fn waits_for_peer(&mut self) {
+        if self.ours {
+            self.ours = false;
+            self.activity.ours.fetch_sub(1, Ordering::Relaxed);
+        }
+        // With HTTP/1.1 the socket itself shows whether the peer takes what it is given.
+        if self.activity.protocol == Protocol::Http2 {
+            self.activity.served.store(self.activity.now(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.ours {
+            self.activity.ours.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.activity.served.store(self.activity.now(), Ordering::Relaxed);
+        self.activity.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { head: Duration::from_secs(10), idle: Duration::from_secs(75), stall: Duration::from_secs(60) };
+
+    fn after(activity: &Activity, seconds: u64) {
+        activity.pretended.fetch_add(seconds * 1000, Ordering::Relaxed);
+    }
+
+    fn over(activity: &Activity) -> Option<Overdue> {
+        match activity.verdict(&LIMITS) {
+            Verdict::Over(overdue) => Some(overdue),
+            Verdict::Wait(until) => {
+                assert!(!until.is_zero() && until <= LIMITS.shortest());
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_has_its_time_from_its_first_byte() {
+        let activity = Activity::new(Instant::now(), Protocol::Http1);
+        after(&activity, 8);
+        activity.received();
+        assert_eq!(over(&activity), None);
+        after(&activity, 2);
+        assert_eq!(over(&activity), Some(Overdue::Head));
+    }
+
+    #[test]
+    fn a_request_waits_for_us_without_limit_and_idleness_counts_from_its_end() {
+        let activity = Activity::new(Instant::now(), Protocol::Http1);
+        let mut flight = activity.begin();
+        after(&activity, 1_000);
+        assert_eq!(over(&activity), None);
+        flight.waits_for_peer();
+        after(&activity, 1_000);
+        assert_eq!(over(&activity), None, "with HTTP/1.1 only a blocked socket shows that the peer is late");
+        drop(flight);
+        after(&activity, 73);
+        assert_eq!(over(&activity), None);
+        after(&activity, 2);
+        assert_eq!(over(&activity), Some(Overdue::Idle));
+        activity.received();
+        assert_eq!(over(&activity), None, "a new head begins");
+    }
+
+    #[test]
+    fn a_blocked_socket_has_its_time_from_the_last_progress() {
+        let activity = Activity::new(Instant::now(), Protocol::Http1);
+        let flight = activity.begin();
+        activity.blocked();
+        after(&activity, 58);
+        activity.blocked();
+        assert_eq!(over(&activity), None);
+        activity.sent();
+        activity.blocked();
+        drop(flight);
+        after(&activity, 58);
+        assert_eq!(over(&activity), None);
+        activity.unblocked();
+        after(&activity, 58);
+        assert_eq!(over(&activity), None);
+        after(&activity, 2);
+        assert_eq!(over(&activity), Some(Overdue::Write));
+        activity.sent();
+        assert_eq!(over(&activity), None, "idleness counts from when the peer had everything");
+        after(&activity, 75);
+        assert_eq!(over(&activity), Some(Overdue::Idle));
+    }
+
+    #[test]
+    fn streams_that_all_wait_for_windows_are_overdue_unless_one_waits_for_us() {
+        let activity = Activity::new(Instant::now(), Protocol::Http2);
+        let mut first = activity.begin();
+        let mut second = activity.begin();
+        first.waits_for_peer();
+        after(&activity, 100);
+        assert_eq!(over(&activity), None);
+        second.waits_for_peer();
+        after(&activity, 58);
+        assert_eq!(over(&activity), None);
+        after(&activity, 2);
+        assert_eq!(over(&activity), Some(Overdue::Window));
+        first.waits_for_us();
+        assert_eq!(over(&activity), None);
+        drop((first, second));
+        after(&activity, 75);
+        assert_eq!(over(&activity), Some(Overdue::Idle));
+    }
+}

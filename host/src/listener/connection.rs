@@ -1,0 +1,361 @@
+//! One connection from its first byte to its last: the protocol, hyper's limits, and the timer that ends what takes too long.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
+use super::drain::{Drain, Phase};
+use super::request_body::RequestBody;
+use super::sniff::{Protocol, sniff};
+use super::stream::{Stream, unsent};
+use super::{Connection, Service, Settings};
+use crate::telemetry::metrics::{Metrics, TimeoutLabels};
+
+/// Requests at once on an HTTP/2 connection (RFC 9113 section 5.1.2 recommends at least 100).
+const STREAMS: u32 = 128;
+
+/// What a stream and a connection may send of request bodies before somebody reads them.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// What an HTTP/2 stream may have waiting for the peer's window.
+const STREAM_SEND_BYTES: usize = 256 << 10;
+
+/// Streams that a client may open and reset before they were handed to the service (CVE-2023-44487), and errors of its making
+/// for which we reset streams, before the connection is closed.
+const PENDING_RESETS: usize = 20;
+const ERROR_RESETS: usize = 256;
+
+/// How often a silent HTTP/2 peer is asked whether it is there, and how long it has to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time for an idle connection to say goodbye after it was told to go.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What all connections of a listener share.
+pub(super) struct Server<S> {
+    service: Arc<S>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    limits: Limits,
+    drain: Arc<Drain>,
+    metrics: Arc<Metrics>,
+}
+
+impl<S: Service> Server<S> {
+    pub(super) fn new(settings: &Settings, service: Arc<S>, drain: Arc<Drain>, metrics: Arc<Metrics>) -> Self {
+        let mut http1 = http1::Builder::new();
+        // Time limits are the timer's below: hyper's own counts a pause between requests as part of the head, and makes and
+        // drops a timer for every request. `pipeline_flush` stays off: it copies every body once more. Fields of a head stay at
+        // hyper's own limit of 100 (more get 431), which it parses without an allocation.
+        http1.header_read_timeout(None).max_header_size(settings.head_bytes);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(STREAM_SEND_BYTES)
+            .max_pending_accept_reset_streams(PENDING_RESETS)
+            .max_local_error_reset_streams(ERROR_RESETS)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Self { service, http1, http2, limits: Limits::of(settings), drain, metrics }
+    }
+
+    pub(super) fn drain(&self) -> &Arc<Drain> {
+        &self.drain
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Serves one connection until it ends, by whomever.
+    pub(super) async fn serve(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr) {
+        let _open = Open::new(self.metrics.clone());
+        let accepted = Instant::now();
+        // A socket that cannot do this still serves; one that is gone fails at the next read.
+        let _ = socket.set_nodelay(true);
+        let Ok(local) = socket.local_addr() else { return };
+        let sniffed = tokio::select! {
+            biased;
+            sniffed = tokio::time::timeout(self.limits.head, sniff(&mut socket)) => sniffed,
+            () = self.drain.reached(Phase::Draining) => return,
+        };
+        let (protocol, prefix) = match sniffed {
+            Ok(Ok(Some(found))) => found,
+            Ok(Ok(None) | Err(_)) => return,
+            Err(_) => return self.count(Overdue::Head),
+        };
+        let activity = Activity::new(accepted, protocol);
+        let adapter = Adapter {
+            service: self.service.clone(),
+            connection: Arc::new(Connection { peer, local, scheme: "http" }),
+            activity: activity.clone(),
+            stall_timeout: self.limits.stall,
+        };
+        let stream = Stream::new(socket, prefix, activity.clone());
+        let descriptor = stream.descriptor();
+        let io = TokioIo::new(stream);
+        let end = match protocol {
+            Protocol::Http1 => self.watch(self.http1.serve_connection(io, adapter), activity, descriptor).await,
+            Protocol::Http2 => self.watch(self.http2.serve_connection(io, adapter), activity, descriptor).await,
+        };
+        match end {
+            End::Closed(Ok(())) | End::Aborted => {}
+            // Clients that leave in the middle or speak nonsense are everyday; whoever looks into one asks for debug lines.
+            End::Closed(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+            End::Overdue(overdue) => {
+                tracing::debug!(%peer, limit = overdue.word(), "connection took too long");
+                self.count(overdue);
+            }
+        }
+    }
+
+    fn watch<C>(&self, connection: C, activity: Arc<Activity>, descriptor: RawFd) -> Watched<C> {
+        Watched {
+            connection,
+            activity,
+            descriptor,
+            unsent: None,
+            limits: self.limits,
+            timer: Box::pin(tokio::time::sleep(self.limits.shortest())),
+            drain: self.drain.clone(),
+            advance: advance(self.drain.clone(), Phase::Draining),
+            waker: None,
+            leaving: None,
+        }
+    }
+
+    fn count(&self, overdue: Overdue) {
+        self.metrics.connection_timeouts.get_or_create(&TimeoutLabels { limit: overdue.word() }).inc();
+    }
+}
+
+/// Counts a connection while it is open.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections_accepted.inc();
+        metrics.connections.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+/// How a connection ended.
+enum End {
+    Closed(hyper::Result<()>),
+    Overdue(Overdue),
+    Aborted,
+}
+
+/// hyper's connections, as far as they are alike.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<S: Service> Graceful for http1::Connection<TokioIo<Stream>, Adapter<S>> {
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Self::graceful_shutdown(self);
+    }
+}
+
+impl<S: Service> Graceful for http2::Connection<TokioIo<Stream>, Adapter<S>, TokioExecutor> {
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Self::graceful_shutdown(self);
+    }
+}
+
+fn advance(drain: Arc<Drain>, phase: Phase) -> BoxFuture<'static, ()> {
+    Box::pin(async move { drain.reached(phase).await })
+}
+
+pin_project! {
+    /// A connection with a timer and an ear for the drain.
+    ///
+    /// A connection is polled several times for each request, the timer and the drain have something to say hardly ever.
+    /// They are asked by plain loads and polled only to leave a waker with them: again when they have rung, or when the task
+    /// is woken by another waker than before.
+    struct Watched<C> {
+        #[pin]
+        connection: C,
+        activity: Arc<Activity>,
+        // Of the socket inside `connection`, open as long as that is.
+        descriptor: RawFd,
+        // What the kernel held when the timer last looked, while the socket took nothing.
+        unsent: Option<usize>,
+        limits: Limits,
+        timer: Pin<Box<Sleep>>,
+        drain: Arc<Drain>,
+        advance: BoxFuture<'static, ()>,
+        waker: Option<Waker>,
+        // Why and since when the connection is asked to end.
+        leaving: Option<(Option<Overdue>, Instant)>,
+    }
+}
+
+impl<C: Graceful> Future for Watched<C> {
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let mut this = self.project();
+        let mut leave_waker = !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if leave_waker {
+            *this.waker = Some(cx.waker().clone());
+        }
+
+        match this.drain.phase() {
+            Phase::Serving => {}
+            Phase::Draining => {
+                if this.leaving.is_none() {
+                    this.activity.hurry();
+                    this.connection.as_mut().graceful_shutdown();
+                    *this.leaving = Some((None, Instant::now()));
+                    *this.advance = advance(this.drain.clone(), Phase::Closed);
+                    leave_waker = true;
+                }
+            }
+            Phase::Closed => return Poll::Ready(End::Aborted),
+        }
+        if leave_waker && this.advance.as_mut().poll(cx).is_ready() {
+            // It advanced just now: look again.
+            cx.waker().wake_by_ref();
+        }
+
+        if leave_waker || this.timer.is_elapsed() {
+            while this.timer.as_mut().poll(cx).is_ready() {
+                let held = if this.activity.is_blocked() { unsent(*this.descriptor) } else { None };
+                if matches!((held, &this.unsent), (Some(now), Some(before)) if now < *before) {
+                    this.activity.unblocked();
+                }
+                *this.unsent = held;
+                let pause = match (this.activity.verdict(this.limits), &this.leaving) {
+                    (Verdict::Wait(pause), _) => pause,
+                    (Verdict::Over(Overdue::Idle), None) => {
+                        this.connection.as_mut().graceful_shutdown();
+                        *this.leaving = Some((Some(Overdue::Idle), Instant::now()));
+                        FAREWELL
+                    }
+                    (Verdict::Over(Overdue::Idle), Some((_, since))) if since.elapsed() < FAREWELL => {
+                        FAREWELL - since.elapsed().min(FAREWELL)
+                    }
+                    (Verdict::Over(overdue), _) => return Poll::Ready(End::Overdue(overdue)),
+                };
+                this.timer.as_mut().reset(Instant::now() + pause);
+            }
+        }
+
+        let closed = ready!(this.connection.poll(cx));
+        Poll::Ready(match this.leaving {
+            Some((Some(overdue), _)) => End::Overdue(*overdue),
+            _ => End::Closed(closed),
+        })
+    }
+}
+
+/// Our service as hyper calls it.
+struct Adapter<S> {
+    service: Arc<S>,
+    connection: Arc<Connection>,
+    activity: Arc<Activity>,
+    stall_timeout: Duration,
+}
+
+impl<S: Service> hyper::service::Service<Request<Incoming>> for Adapter<S> {
+    type Response = Response<Answer<S::Body>>;
+    type Error = Infallible;
+    type Future = Answering<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let flight = self.activity.begin();
+        let request = request.map(|body| RequestBody::new(body, self.stall_timeout));
+        Answering { inner: self.service.call(&self.connection, request), flight: Some(flight) }
+    }
+}
+
+pin_project! {
+    /// A request that the service works on.
+    struct Answering<F> {
+        #[pin]
+        inner: F,
+        flight: Option<Flight>,
+    }
+}
+
+impl<F, B> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<Answer<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx))?;
+        let flight = this.flight.take();
+        Poll::Ready(Ok(response.map(|inner| Answer { inner, flight })))
+    }
+}
+
+pin_project! {
+    /// The body of an answer, which tells whose turn it is.
+    struct Answer<B> {
+        #[pin]
+        inner: B,
+        flight: Option<Flight>,
+    }
+}
+
+impl<B> Body for Answer<B>
+where
+    B: Body<Data = Bytes, Error = io::Error>,
+{
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.project();
+        let frame = this.inner.poll_frame(cx);
+        if let Some(flight) = this.flight {
+            match &frame {
+                Poll::Pending => flight.waits_for_us(),
+                Poll::Ready(_) => flight.waits_for_peer(),
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

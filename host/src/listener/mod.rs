@@ -1,0 +1,145 @@
+//! Accepts connections and drives any service over HTTP/1.1 and cleartext HTTP/2, within limits.
+//!
+//! hyper parses and frames (RFC 9112, RFC 9113); what it leaves open is decided here: which protocol a connection speaks
+//! (`sniff.rs`: hyper-util's own sniffing waits for ever), how long a peer may take for what (`activity.rs` keeps the times,
+//! `connection.rs` enforces them, `request_body.rs` watches bodies that come in), and how connections end (`drain.rs`, and the
+//! lingering close in `stream.rs`, without which a refusal is lost when the client is still sending).
+//!
+//! The number of connections is bounded by the limit of open files of the process: when it is reached, accepting pauses
+//! and what is open goes on. Deliberately absent: what a request means (Host, CONNECT, upgrades), which is the service's.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::metrics::Metrics;
+
+mod accept;
+mod activity;
+mod connection;
+mod drain;
+mod request_body;
+mod sniff;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use request_body::RequestBody;
+
+use connection::Server;
+use drain::{Drain, Phase};
+
+/// How long `drain` waits for tasks to go that it has told to go at once.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// Limits of connections; each has a default with a reason.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub addresses: Vec<SocketAddr>,
+    /// The longest head, request line and fields together. Default 64 KiB: longer ones get 431.
+    pub head_bytes: usize,
+    /// Time for a whole head. Default 10 s.
+    pub head_timeout: Duration,
+    /// Time between requests on a kept connection. Default 75 s.
+    pub idle_timeout: Duration,
+    /// Time in which a peer must take or send something while a message is under way. Default 60 s.
+    pub stall_timeout: Duration,
+}
+
+impl Settings {
+    /// The defaults, at these addresses.
+    pub fn at(addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            addresses,
+            head_bytes: 64 << 10,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            stall_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What is known of a connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The peer's address. An IPv4 client of an IPv6 socket appears with its IPv4 address.
+    pub peer: SocketAddr,
+    /// Our address.
+    pub local: SocketAddr,
+    /// `http`; `https` comes with TLS.
+    pub scheme: &'static str,
+}
+
+/// What answers requests: the proxy, the admin endpoints, or a test's closure.
+pub trait Service: Send + Sync + 'static {
+    /// The body of answers.
+    type Body: http_body::Body<Data = Bytes, Error = std::io::Error> + Send + 'static;
+    /// What the future is.
+    type Future: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+    /// Answers one request.
+    fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Self::Future;
+}
+
+/// A listener at work. Dropping it closes all its connections at once.
+pub struct Listening {
+    addresses: Vec<SocketAddr>,
+    drain: Arc<Drain>,
+    tasks: TaskTracker,
+}
+
+impl Listening {
+    /// Binds all addresses; the error names the one that failed.
+    pub async fn bind<S: Service>(settings: Settings, service: Arc<S>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let mut sockets = Vec::with_capacity(settings.addresses.len());
+        for &address in &settings.addresses {
+            sockets.push(accept::listen(address, &settings.addresses)?);
+        }
+        let addresses = sockets.iter().map(|socket| socket.local_addr()).collect::<std::io::Result<_>>()?;
+        let drain = Arc::new(Drain::default());
+        let tasks = TaskTracker::new();
+        let server = Arc::new(Server::new(&settings, service, drain.clone(), metrics));
+        for socket in sockets {
+            tasks.spawn(accept::run(socket, server.clone(), tasks.clone()));
+        }
+        Ok(Self { addresses, drain, tasks })
+    }
+
+    /// The addresses that were bound (port 0 resolved).
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops accepting, lets requests in flight finish (HTTP/1.1 `Connection: close`, HTTP/2 GOAWAY), and returns when all
+    /// connections are closed or the time is over.
+    pub fn drain(self, at_most: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.drain.advance(Phase::Draining);
+            self.tasks.close();
+            if tokio::time::timeout(at_most, self.tasks.wait()).await.is_err() {
+                tracing::warn!(connections = self.tasks.len(), "time to drain is over, the rest is closed");
+                self.drain.advance(Phase::Closed);
+                let _ = tokio::time::timeout(ABORT_GRACE, self.tasks.wait()).await;
+            }
+        })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.drain.advance(Phase::Closed);
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}

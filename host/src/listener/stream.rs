@@ -1,0 +1,147 @@
+//! The socket as hyper sees it: replays what was read while sniffing, notes when bytes move, and closes in a way that lets
+//! the last answer arrive.
+//!
+//! Closing a socket that holds unread bytes makes the kernel send a reset, and a reset destroys what the client has not read
+//! yet: an answer 413 or 431 to a client that is still sending would never be seen. So after the last byte only our side is
+//! closed, and what still comes is read and thrown away for a little while (RFC 9112 section 9.6).
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::activity::Activity;
+use super::sniff::Prefix;
+
+/// How long a client may go on sending after the end.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much it may send in that time: enough for the heads and small bodies that are refused unread.
+const LINGER_BYTES: usize = 16 << 20;
+
+/// A connection's socket.
+#[derive(Debug)]
+pub(super) struct Stream {
+    socket: TcpStream,
+    prefix: Prefix,
+    activity: Arc<Activity>,
+    closing: Closing,
+}
+
+#[derive(Debug)]
+enum Closing {
+    Open,
+    Lingering { timer: Pin<Box<Sleep>>, read: usize },
+    Done,
+}
+
+impl Stream {
+    pub(super) fn new(socket: TcpStream, prefix: Prefix, activity: Arc<Activity>) -> Self {
+        Self { socket, prefix, activity, closing: Closing::Open }
+    }
+
+    /// The socket's number, for `unsent`.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) if *bytes > 0 => self.activity.sent(),
+            Poll::Ready(_) => {}
+            Poll::Pending => self.activity.blocked(),
+        }
+        written
+    }
+}
+
+/// Bytes in the kernel's hands that the peer has not acknowledged. A slow peer may take from them for minutes before the
+/// kernel calls the socket writable again (a third of its buffer, of several MB at times, has to be free), so this tells it
+/// from one that takes nothing.
+pub(super) fn unsent(descriptor: RawFd) -> Option<usize> {
+    let mut bytes: libc::c_int = 0;
+    #[expect(unsafe_code, reason = "no safe crate in use offers this ioctl")]
+    // SAFETY: SIOCOUTQ (on Linux the same number as TIOCOUTQ) writes one int, to the place given, which lives and is writable.
+    // A descriptor that is not a socket, or closed, makes the call fail and nothing else.
+    let result = unsafe { libc::ioctl(descriptor, libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).ok() } else { None }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let kept = this.prefix.rest();
+        if !kept.is_empty() {
+            let bytes = kept.len().min(buf.remaining());
+            buf.put_slice(&kept[..bytes]);
+            this.prefix.advance(bytes);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            this.activity.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.closing {
+                Closing::Open => {
+                    ready!(Pin::new(&mut this.socket).poll_shutdown(cx))?;
+                    this.closing = if this.activity.hurries() {
+                        Closing::Done
+                    } else {
+                        Closing::Lingering { timer: Box::pin(tokio::time::sleep(LINGER)), read: 0 }
+                    };
+                }
+                Closing::Lingering { timer, read } => {
+                    if timer.as_mut().poll(cx).is_ready() || *read > LINGER_BYTES {
+                        this.closing = Closing::Done;
+                        continue;
+                    }
+                    let mut waste = [0; 16 << 10];
+                    let mut buf = ReadBuf::new(&mut waste);
+                    match ready!(Pin::new(&mut this.socket).poll_read(cx, &mut buf)) {
+                        Ok(()) if !buf.filled().is_empty() => *read += buf.filled().len(),
+                        // The client has closed its side too, or is gone: nothing more to wait for.
+                        _ => this.closing = Closing::Done,
+                    }
+                }
+                Closing::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The listener with real sockets: what clients do to it, and what they get.
+
+use std::io;
+
+use futures_util::StreamExt;
+use http::{HeaderMap, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::telemetry::metrics::TimeoutLabels;
+
+const HEAD: Duration = Duration::from_millis(400);
+const IDLE: Duration = Duration::from_millis(800);
+const STALL: Duration = Duration::from_millis(600);
+
+/// Far more than any wait here needs, on a machine that does much else.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Answers by path.
+struct Testing;
+
+impl Service for Testing {
+    type Body = BoxBody<Bytes, io::Error>;
+    type Future = BoxFuture<'static, Result<Response<Self::Body>, Infallible>>;
+
+    fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Self::Future {
+        let peer = connection.peer;
+        Box::pin(async move {
+            let full = |text: String| Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed();
+            let body = match request.uri().path() {
+                "/slow" => {
+                    sleep(STALL * 2).await;
+                    full("slow".to_owned())
+                }
+                "/huge" => {
+                    let piece = Bytes::from(vec![b'x'; 1 << 20]);
+                    let pieces = futures_util::stream::repeat(piece).take(256);
+                    BodyExt::boxed(StreamBody::new(pieces.map(|piece| Ok(http_body::Frame::data(piece)))))
+                }
+                "/echo" => match request.into_body().collect().await {
+                    Ok(body) => full(format!("{} bytes", body.to_bytes().len())),
+                    Err(error) => full(format!("failed: {error}")),
+                },
+                "/never" => {
+                    std::future::pending::<()>().await;
+                    full(String::new())
+                }
+                _ => full(format!("hello {}", peer.ip())),
+            };
+            Ok(Response::new(body))
+        })
+    }
+}
+
+struct Host {
+    listening: Listening,
+    metrics: Arc<Metrics>,
+}
+
+impl Host {
+    async fn start() -> Self {
+        let settings = Settings {
+            head_timeout: HEAD,
+            idle_timeout: IDLE,
+            stall_timeout: STALL,
+            ..Settings::at(vec!["127.0.0.1:0".parse().expect("an address")])
+        };
+        let (metrics, _registry) = Metrics::new();
+        let listening = Listening::bind(settings, Arc::new(Testing), metrics.clone()).await.expect("a free port");
+        Self { listening, metrics }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.listening.addresses()[0]).await.expect("the listener accepts")
+    }
+
+    fn timeouts(&self, limit: &'static str) -> u64 {
+        self.metrics.connection_timeouts.get_or_create(&TimeoutLabels { limit }).get()
+    }
+
+    async fn until_none_is_open(&self) {
+        let begun = Instant::now();
+        while self.metrics.connections.get() > 0 {
+            assert!(begun.elapsed() < LONG, "connections stay open");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn send(stream: &mut TcpStream, bytes: impl AsRef<[u8]>) {
+    stream.write_all(bytes.as_ref()).await.expect("the listener reads");
+}
+
+/// Reads until the end of the connection, in whatever way it comes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the connection is closed");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads until the text has come.
+async fn until(stream: &mut TcpStream, text: &str) -> String {
+    let mut seen = Vec::new();
+    timeout(LONG, async {
+        loop {
+            let mut piece = [0; 1024];
+            let read = stream.read(&mut piece).await.expect("readable");
+            seen.extend_from_slice(&piece[..read]);
+            let so_far = String::from_utf8_lossy(&seen).into_owned();
+            if so_far.contains(text) {
+                return so_far;
+            }
+            assert!(read > 0, "closed after {so_far:?}");
+        }
+    })
+    .await
+    .expect("the text comes in time")
+}
+
+#[tokio::test]
+async fn requests_share_a_connection_and_may_be_pipelined() {
+    let host = Host::start().await;
+    let mut stream = host.connect().await;
+    send(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let seen = until(&mut stream, "slow").await;
+    assert!(seen.contains("hello 127.0.0.1"), "{seen}");
+    send(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(rest(&mut stream).await.contains("hello 127.0.0.1"));
+    host.until_none_is_open().await;
+    assert_eq!(host.metrics.connections_accepted.get(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_and_a_slow_head_are_closed_in_time() {
+    let host = Host::start().await;
+    let begun = Instant::now();
+    let mut silent = host.connect().await;
+    let mut slow = host.connect().await;
+    let dribble = async {
+        for byte in b"GET / HTTP/1.1\r\nHost: a\r\nX-Padding: aaaaaaaaaaaaaaaaaaaaaaaaaa".iter().cycle() {
+            sleep(HEAD / 20).await;
+            if slow.write_all(&[*byte]).await.is_err() || begun.elapsed() > LONG {
+                break;
+            }
+        }
+    };
+    let (silent, ()) = tokio::join!(rest(&mut silent), dribble);
+    assert_eq!(silent, "");
+    assert!(begun.elapsed() >= HEAD && begun.elapsed() < LONG);
+    host.until_none_is_open().await;
+    assert_eq!(host.timeouts("head"), 2);
+}
+
+#[tokio::test]
+async fn a_head_that_is_slow_on_a_kept_connection_is_closed_too() {
+    let host = Host::start().await;
+    let mut stream = host.connect().await;
+    send(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut stream, "hello").await;
+    send(&mut stream, "GET / HT").await;
+    assert_eq!(rest(&mut stream).await, "");
+    host.until_none_is_open().await;
+    assert_eq!(host.timeouts("head"), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let host = Host::start().await;
+    let mut stream = host.connect().await;
+    send(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut stream, "hello").await;
+    let begun = Instant::now();
+    assert_eq!(rest(&mut stream).await, "");
+    assert!(begun.elapsed() >= IDLE - Duration::from_millis(100));
+    drop(stream);
+    host.until_none_is_open().await;
+    assert_eq!(host.timeouts("idle"), 1);
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_is_cut_off_and_a_slow_one_is_not() {
+    let host = Host::start().await;
+    let mut stalled = host.connect().await;
+    send(&mut stalled, "GET /huge HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut stalled, "200 OK").await;
+    host.until_none_is_open().await;
+    assert_eq!(host.timeouts("write"), 1);
+
+    let mut slow = host.connect().await;
+    send(&mut slow, "GET /huge HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let begun = Instant::now();
+    let mut piece = vec![0; 1 << 20];
+    while begun.elapsed() < STALL * 4 {
+        let read = slow.read(&mut piece).await.expect("still open");
+        assert!(read > 0, "still under way");
+        sleep(STALL / 10).await;
+    }
+    assert_eq!(host.timeouts("write"), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_fails_and_one_that_goes_on_does_not() {
+    let host = Host::start().await;
+    let mut stalled = host.connect().await;
+    send(&mut stalled, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").await;
+    until(&mut stalled, "failed: the client stopped sending its request body").await;
+
+    let mut slow = host.connect().await;
+    send(&mut slow, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n").await;
+    until(&mut slow, "100 Continue").await;
+    for _ in 0..6 {
+        sleep(STALL / 3).await;
+        send(&mut slow, "x").await;
+    }
+    until(&mut slow, "6 bytes").await;
+}
+
+#[tokio::test]
+async fn heads_that_are_too_long_get_431_even_while_they_are_still_sent() {
+    let host = Host::start().await;
+    let mut stream = host.connect().await;
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    send(&mut stream, head).await;
+    assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 431 "));
+
+    let mut stream = host.connect().await;
+    send(&mut stream, format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(101))).await;
+    assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 431 "));
+}
+
+#[tokio::test]
+async fn nonsense_gets_400_or_the_door() {
+    let host = Host::start().await;
+    for nonsense in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"\0\0\0\0",
+        b"GET /\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+    ] {
+        let mut stream = host.connect().await;
+        send(&mut stream, nonsense).await;
+        let seen = rest(&mut stream).await;
+        assert!(seen.is_empty() || seen.starts_with("HTTP/1.1 400 "), "{nonsense:?}: {seen}");
+    }
+    let mut stream = host.connect().await;
+    send(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut stream, "hello").await;
+}
+
+type H2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
+
+async fn h2(host: &Host) -> H2 {
+    let io = TokioIo::new(host.connect().await);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2 is spoken");
+    tokio::spawn(connection);
+    sender
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("http://a.test{path}")).body(Empty::new()).expect("a legal request")
+}
+
+#[tokio::test]
+async fn http2_is_spoken_with_prior_knowledge() {
+    let host = Host::start().await;
+    let mut sender = h2(&host).await;
+    let answers = futures_util::future::join_all((0..50).map(|_| sender.send_request(get("/")))).await;
+    for answer in answers {
+        let answer = answer.expect("answered");
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "hello 127.0.0.1");
+    }
+    assert_eq!(host.metrics.connections_accepted.get(), 1);
+    let mut big = get("/");
+    let mut fields = HeaderMap::new();
+    fields.insert("x", "x".repeat(70 << 10).parse().expect("a legal value"));
+    big.headers_mut().extend(fields);
+    let answer = timeout(LONG, sender.send_request(big)).await.expect("answered in time");
+    // The client may also refuse by itself, for it knows our limit from our settings.
+    assert!(
+        answer.is_err() || answer.is_ok_and(|answer| answer.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    );
+}
+
+#[tokio::test]
+async fn http2_streams_without_windows_are_cut_off() {
+    let host = Host::start().await;
+    let mut sender = h2(&host).await;
+    let answer = sender.send_request(get("/huge")).await.expect("answered");
+    // Not read: the stream's window stays shut while the connection's pings are answered.
+    host.until_none_is_open().await;
+    assert_eq!(host.timeouts("window"), 1);
+    assert!(answer.into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn http2_connections_that_are_idle_are_closed_and_busy_ones_are_not() {
+    let host = Host::start().await;
+    let mut sender = h2(&host).await;
+    let answer = sender.send_request(get("/slow")).await.expect("answered, however long it takes us");
+    assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "slow");
+    host.until_none_is_open().await;
+    assert_eq!(host.timeouts("idle"), 1);
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
+    let host = Host::start().await;
+    let address = host.listening.addresses()[0];
+    let mut idle = host.connect().await;
+    send(&mut idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut idle, "hello").await;
+    let mut silent = host.connect().await;
+    let mut busy = host.connect().await;
+    send(&mut busy, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut second = h2(&host).await;
+    let streaming = tokio::spawn(async move { second.send_request(get("/slow")).await });
+    sleep(STALL / 2).await;
+
+    let Host { listening, metrics } = host;
+    let drained = tokio::spawn(listening.drain(LONG));
+    assert_eq!(rest(&mut idle).await, "");
+    assert_eq!(rest(&mut silent).await, "");
+    let last = rest(&mut busy).await;
+    assert!(last.to_lowercase().contains("connection: close") && last.ends_with("slow"), "{last}");
+    let answer = streaming.await.expect("no panic").expect("answered");
+    assert_eq!(answer.status(), StatusCode::OK);
+    drop(answer);
+    timeout(LONG, drained).await.expect("drained in time").expect("no panic");
+    assert_eq!(metrics.connections.get(), 0);
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_drain_ends_when_its_time_is_over() {
+    let host = Host::start().await;
+    let mut stuck = host.connect().await;
+    send(&mut stuck, "GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut second = h2(&host).await;
+    let stream = tokio::spawn(async move { second.send_request(get("/never")).await });
+    sleep(STALL / 2).await;
+    let Host { listening, metrics } = host;
+    timeout(LONG, listening.drain(Duration::from_millis(200))).await.expect("drained in time");
+    assert_eq!(metrics.connections.get(), 0);
+    assert_eq!(rest(&mut stuck).await, "");
+    assert!(stream.await.expect("no panic").is_err());
+}

@@ -1,0 +1,316 @@
+//! The HTTP client that http and s3 origins share: connects, keeps connections, and sends a request in a way that can't
+//! be the origin's undoing or ours.
+//!
+//! A pooled connection may have died without our knowing. What can be sent again without harm (an idempotent method of
+//! RFC 9110 section 9.2.2 without a body) is sent on a pooled connection and once more on a fresh one if that one fails
+//! before the head of a response. Everything else only ever goes out on a connection that was just made, and once.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::client::conn::{http1, http2};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::body::{InBody, OutBody, Upload, chain};
+use super::pool::{Connection, Lease, MAX_STREAMS, Pool};
+use super::{OriginError, Timeouts};
+use crate::semantics::hop_by_hop;
+
+/// Largest head of a response, and of a chunked body's trailers: as much as any server sends, and more.
+const MAX_HEAD: usize = 64 * 1024;
+/// Fields of a response head.
+const MAX_FIELDS: usize = 256;
+/// What one HTTP/1.1 connection reads ahead.
+const READ_BUFFER: usize = 128 * 1024;
+/// What one HTTP/2 stream may send ahead of its reader.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// Connections being made at once: bounds the threads that a dead resolver can hold.
+const MAX_CONNECTING: usize = 64;
+
+/// Which versions of HTTP are offered over TLS. Cleartext is HTTP/1.1 either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2 if the server likes it, else HTTP/1.1.
+    OneAndTwo,
+}
+
+/// A client for one scheme and authority.
+pub(super) struct Client {
+    origin: Arc<str>,
+    /// Scheme and authority; what is connected to.
+    base: Uri,
+    connector: HttpsConnector<HttpConnector>,
+    connecting: Semaphore,
+    timeouts: Timeouts,
+    pool: Arc<Pool>,
+}
+
+impl Client {
+    /// A client for the scheme and authority of `base`.
+    pub(super) fn new(origin: Arc<str>, base: Uri, tls: ClientConfig, versions: Versions, timeouts: Timeouts) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let connector = match versions {
+            Versions::One => builder.enable_http1().wrap_connector(tcp),
+            Versions::OneAndTwo => builder.enable_all_versions().wrap_connector(tcp),
+        };
+        let connecting = Semaphore::new(MAX_CONNECTING);
+        Self { origin, base, connector, connecting, timeouts, pool: Arc::default() }
+    }
+
+    /// Sends a request whose URI is path and query and whose Host field is set, and waits for the head of the response.
+    pub(super) async fn send(
+        &self,
+        request: Request<()>,
+        body: OutBody,
+        upload: &Arc<Upload>,
+    ) -> Result<Response<InBody>, OriginError> {
+        let replayable = body.is_empty() && is_idempotent(request.method());
+        if replayable && let Some(lease) = self.pool.take() {
+            match self.exchange(lease, copy_head(&request), OutBody::Empty, upload).await {
+                Err(OriginError::Broken { reason, .. }) => {
+                    tracing::debug!(origin = %self.origin, reason, "pooled connection was dead, trying a fresh one");
+                }
+                done => return done,
+            }
+        }
+        let lease = self.connect(replayable).await?;
+        self.exchange(lease, request, body, upload).await
+    }
+
+    /// A fresh connection; or, for what may be sent twice, one that came free while we waited for our turn to connect.
+    async fn connect(&self, reuse: bool) -> Result<Lease, OriginError> {
+        let connecting = async {
+            let Ok(_permit) = self.connecting.try_acquire() else {
+                let _permit = self.connecting.acquire().await.map_err(|e| self.cannot_connect(&e))?;
+                if reuse && let Some(lease) = self.pool.take() {
+                    return Ok(lease);
+                }
+                return self.make_connection().await;
+            };
+            self.make_connection().await
+        };
+        match tokio::time::timeout(self.timeouts.connect, connecting).await {
+            Ok(done) => done,
+            Err(_) => Err(OriginError::Timeout { origin: self.origin.to_string(), phase: "connect" }),
+        }
+    }
+
+    fn cannot_connect(&self, error: &dyn std::error::Error) -> OriginError {
+        OriginError::Connect { origin: self.origin.to_string(), reason: chain(error) }
+    }
+
+    async fn make_connection(&self) -> Result<Lease, OriginError> {
+        let mut connector = self.connector.clone();
+        let connected = async {
+            std::future::poll_fn(|cx| connector.poll_ready(cx)).await?;
+            connector.call(self.base.clone()).await
+        };
+        let io = connected.await.map_err(|e| self.cannot_connect(&*e))?;
+        if io.connected().is_negotiated_h2() {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS as u32)
+                .max_header_list_size(MAX_HEAD as u32)
+                .keep_alive_interval(Duration::from_secs(20))
+                .keep_alive_timeout(Duration::from_secs(10))
+                .handshake(io)
+                .await
+                .map_err(|e| self.cannot_connect(&e))?;
+            let limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+            let told = Arc::clone(&limit);
+            let mut connection = Box::pin(connection);
+            let followed = std::future::poll_fn(move |cx| {
+                let end = connection.as_mut().poll(cx);
+                // The server's limit may change with any frame that was just read.
+                told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                end
+            });
+            tokio::spawn(run(Arc::clone(&self.origin), followed));
+            Ok(self.pool.lease_many(sender, limit))
+        } else {
+            let (sender, connection) = http1::Builder::new()
+                .max_buf_size(READ_BUFFER)
+                .max_header_size(MAX_HEAD)
+                .max_headers(MAX_FIELDS)
+                .handshake(io)
+                .await
+                .map_err(|e| self.cannot_connect(&e))?;
+            tokio::spawn(run(Arc::clone(&self.origin), connection));
+            Ok(self.pool.lease_one(sender))
+        }
+    }
+
+    /// Sends a request on a connection and waits for the head, at most `first_byte` after the origin last moved.
+    async fn exchange(
+        &self,
+        mut lease: Lease,
+        request: Request<()>,
+        body: OutBody,
+        upload: &Arc<Upload>,
+    ) -> Result<Response<InBody>, OriginError> {
+        upload.start();
+        let sending = async {
+            match lease.connection() {
+                Some(Connection::One(sender)) => sender.send_request(request.map(|()| body)).await,
+                Some(Connection::Many(sender)) => {
+                    let request = self.for_http2(request)?;
+                    sender.send_request(request.map(|()| body)).await
+                }
+                None => return Err(self.broken("connection is gone".to_owned())),
+            }
+            .map_err(|e| upload.failure().unwrap_or_else(|| self.broken(chain(&e))))
+        };
+        let response = self.within_first_byte(sending, upload).await?;
+        if response.status().is_informational() {
+            return Err(self.broken(format!("unasked-for status {}", response.status())));
+        }
+        Ok(response.map(|incoming| InBody::new(incoming, lease, Arc::clone(&self.origin))))
+    }
+
+    /// Runs `sending` for as long as the origin is not silent for longer than `first_byte`. While a body goes out, the
+    /// time that the client takes for it is not the origin's.
+    async fn within_first_byte<T>(
+        &self,
+        sending: impl Future<Output = Result<T, OriginError>>,
+        upload: &Upload,
+    ) -> Result<T, OriginError> {
+        let mut sending = std::pin::pin!(sending);
+        loop {
+            let deadline = upload.silent_since() + self.timeouts.first_byte;
+            if let Ok(done) = tokio::time::timeout_at(deadline, &mut sending).await {
+                return done;
+            }
+            if upload.silent_since() + self.timeouts.first_byte <= Instant::now() {
+                return Err(OriginError::Timeout { origin: self.origin.to_string(), phase: "first byte" });
+            }
+        }
+    }
+
+    /// HTTP/2 wants scheme and authority in the target, and no Host (RFC 9113 section 8.3.1).
+    fn for_http2(&self, mut request: Request<()>) -> Result<Request<()>, OriginError> {
+        let host = request.headers_mut().remove(header::HOST);
+        let authority = host.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+        let uri = Uri::builder()
+            .scheme(self.base.scheme_str().unwrap_or("https"))
+            .authority(authority)
+            .path_and_query(request.uri().path_and_query().map_or("/", |p| p.as_str()))
+            .build()
+            .map_err(|e| self.broken(format!("request target: {e}")))?;
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_2;
+        Ok(request)
+    }
+
+    fn broken(&self, reason: String) -> OriginError {
+        OriginError::Broken { origin: self.origin.to_string(), reason }
+    }
+}
+
+/// Drives a connection to its end.
+async fn run<C>(origin: Arc<str>, connection: C)
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    if let Err(error) = connection.await {
+        tracing::debug!(%origin, error = chain(&error), "connection to origin ended");
+    }
+}
+
+fn copy_head(request: &Request<()>) -> Request<()> {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
+}
+
+/// Makes a response's fields end-to-end ones. `length` is that of the body as it will come.
+pub(super) fn end_to_end(method: &Method, status: StatusCode, headers: &mut HeaderMap, length: Option<u64>) {
+    settle_length(headers, bodiless(method, status), length);
+    hop_by_hop::strip(headers);
+}
+
+/// Whether a response to this has no body whatever its Content-Length says (RFC 9112 section 6.3).
+fn bodiless(method: &Method, status: StatusCode) -> bool {
+    method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+/// Leaves one Content-Length that is true, or none: beside a Transfer-Encoding it does not count (RFC 9112 section 6.1),
+/// and of several equal ones the first does.
+fn settle_length(headers: &mut HeaderMap, bodiless: bool, length: Option<u64>) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+        return;
+    }
+    if !headers.contains_key(header::CONTENT_LENGTH) {
+        return;
+    }
+    let told = if bodiless {
+        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(|value| {
+            let text = value.to_str().ok()?;
+            if text.bytes().all(|b| b.is_ascii_digit()) { text.parse::<u64>().ok() } else { None }
+        });
+        let first = lengths.next().flatten();
+        first.filter(|_| lengths.all(|other| other == first))
+    } else {
+        length
+    };
+    match told {
+        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.remove(header::CONTENT_LENGTH)),
+    }
+}
+
+/// TLS as a client: against the system's roots, or those in a file.
+pub(super) fn tls_config(origin: &str, ca: Option<&Path>) -> Result<ClientConfig, OriginError> {
+    let configuration = |reason: String| OriginError::Configuration { origin: origin.to_owned(), reason };
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| configuration(format!("TLS: {e}")))?;
+    let builder = match ca {
+        None => builder.with_native_roots().map_err(|e| configuration(format!("the system's CA certificates: {e}")))?,
+        Some(path) => {
+            let unreadable = |e: &dyn std::fmt::Display| configuration(format!("CA file {}: {e}", path.display()));
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
+                roots.add(certificate.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
+            }
+            if roots.is_empty() {
+                return Err(unreadable(&"no certificate in it"));
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+/// TLS that trusts nobody, for origins that are asked in clear text.
+pub(super) fn no_tls(origin: &str) -> Result<ClientConfig, OriginError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| OriginError::Configuration { origin: origin.to_owned(), reason: format!("TLS: {e}") })?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}

@@ -1,0 +1,55 @@
+//! What can go wrong between us and an origin.
+
+/// Why an origin gave no (whole) answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OriginError {
+    /// Name not found, connection refused, TLS failed: 502.
+    #[error("cannot connect to origin {origin}: {reason}")]
+    Connect {
+        /// Name in hosts.json.
+        origin: String,
+        /// In words.
+        reason: String,
+    },
+    /// Nothing came in time: 504.
+    #[error("origin {origin} timed out ({phase})")]
+    Timeout {
+        /// Name in hosts.json.
+        origin: String,
+        /// `connect`, `first byte` or `idle`.
+        phase: &'static str,
+    },
+    /// It closed, lied about its length, or broke HTTP: 502.
+    #[error("origin {origin} broke off: {reason}")]
+    Broken {
+        /// Name in hosts.json.
+        origin: String,
+        /// In words.
+        reason: String,
+    },
+    /// It has too much to do, or we have for it: 503.
+    #[error("origin {origin} is not available: {reason}")]
+    Unavailable {
+        /// Name in hosts.json.
+        origin: String,
+        /// In words.
+        reason: String,
+    },
+    /// The client's own body broke off or was too long: the client's fault, 400 or 413.
+    #[error("request body: {reason}")]
+    RequestBody {
+        /// In words.
+        reason: String,
+        /// The status to answer with.
+        status: http::StatusCode,
+    },
+    /// The configuration of the origin cannot work: a bad CA file or a missing folder at start; a bucket that does not
+    /// exist or is in another region, as S3 says when it is asked: 502.
+    #[error("origin {origin}: {reason}")]
+    Configuration {
+        /// Name in hosts.json.
+        origin: String,
+        /// In words.
+        reason: String,
+    },
+}

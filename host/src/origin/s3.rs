@@ -1,0 +1,568 @@
+//! An S3 bucket as an origin, asked with aws-sdk-s3.
+//!
+//! The SDK signs and finds credentials and endpoints; everything else is ours. Its requests go out through the same pooled
+//! client as those of http origins, with the same timeouts; its own retries, timeouts and stream protection are off. Its
+//! typed output drops fields that a cache must hand on (the text of Expires, unknown ones), so the answer is taken where it
+//! comes in, status and fields as they are, and the SDK gets an empty one in its place.
+//!
+//! Of S3's own fields (`x-amz-*`) only those that describe the object are handed on: metadata, version, checksums and the
+//! redirect of websites. S3's error documents are not; they name buckets and keys.
+//!
+//! | S3 says | we answer |
+//! |---|---|
+//! | 200, 206, 304, 412, 416 | the same |
+//! | 404, 403 | the same, with a line of text |
+//! | 404 NoSuchBucket; 301, 307, 400: wrong region and the like | error of the configuration, in words |
+//! | 403 that is about our keys or our clock | unavailable |
+//! | 429, 503 (SlowDown) | unavailable |
+//! | other 5xx | broken |
+//!
+//! A HEAD of S3 that finds nothing does not say whether the object or the bucket is missing; so unless the bucket was seen
+//! lately, a GET of one byte asks again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
+};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio::time::Instant;
+
+use super::body::{InBody, OutBody, Upload, chain};
+use super::client::{Client, Versions, end_to_end, no_tls, tls_config};
+use super::{
+    Origin, OriginError, OriginKind, OriginRequest, OriginResponse, S3Credentials, S3Settings, Timeouts, no_body,
+    read_only, short_answer,
+};
+
+/// Longest key that S3 knows, in bytes.
+const MAX_KEY: usize = 1024;
+/// Most of an error document that is read.
+const MAX_ERROR_DOCUMENT: usize = 64 * 1024;
+/// Hosts that one origin's requests go to: one, but for access points and the like.
+const MAX_HOSTS: usize = 16;
+/// How long a bucket that was seen is taken to be there.
+const BUCKET_SEEN: Duration = Duration::from_secs(60);
+/// How long credentials that can't be had are not asked for again.
+const CREDENTIALS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Request fields that S3 is asked with.
+const ASKED: [HeaderName; 5] =
+    [header::RANGE, header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
+
+/// An S3 bucket.
+pub(super) struct S3Origin {
+    name: Arc<str>,
+    bucket: String,
+    region: String,
+    sdk: aws_sdk_s3::Client,
+    seen: Mutex<Option<Instant>>,
+    no_credentials: Mutex<Option<(Instant, OriginError)>>,
+}
+
+impl S3Origin {
+    /// Sets the SDK up; asks nobody yet.
+    pub(super) async fn new(name: &str, settings: &S3Settings, timeouts: Timeouts) -> Result<Self, OriginError> {
+        let configuration = |reason: String| OriginError::Configuration { origin: name.to_owned(), reason };
+        if let Some(endpoint) = &settings.endpoint {
+            let uri: Uri = endpoint.parse().map_err(|e| configuration(format!("endpoint {endpoint}: {e}")))?;
+            if !matches!(uri.scheme_str(), Some("http" | "https")) {
+                return Err(configuration(format!("endpoint {endpoint} begins with neither http:// nor https://")));
+            }
+        }
+        let clear = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http:"));
+        let tls = if clear { no_tls(name)? } else { tls_config(name, None)? };
+        let name: Arc<str> = name.into();
+        let transport = SharedHttpConnector::new(Transport(Arc::new(Hosts::new(Arc::clone(&name), tls, timeouts))));
+        let region = settings.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+
+        let mut builder = match &settings.credentials {
+            S3Credentials::Anonymous => Builder::new().allow_no_auth(),
+            S3Credentials::Static { access_key_id, secret_access_key } => {
+                let keys = Credentials::new(access_key_id, secret_access_key, None, None, "hosts.json");
+                Builder::new().credentials_provider(keys)
+            }
+            S3Credentials::Chain => {
+                let loader = aws_config::defaults(BehaviorVersion::latest()).region(Region::new(region.clone()));
+                Builder::from(&loader.load().await)
+            }
+        };
+        if let Some(endpoint) = &settings.endpoint {
+            builder = builder.endpoint_url(endpoint);
+        }
+        let config = builder
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.clone()))
+            .force_path_style(settings.path_style)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .http_client(http_client_fn(move |_, _| transport.clone()))
+            .build();
+        Ok(Self {
+            name,
+            bucket: settings.bucket.clone(),
+            region,
+            sdk: aws_sdk_s3::Client::from_conf(config),
+            seen: Mutex::new(None),
+            no_credentials: Mutex::new(None),
+        })
+    }
+
+    async fn ask(&self, request: OriginRequest) -> Result<OriginResponse, OriginError> {
+        let method = &request.method;
+        if method != Method::GET && method != Method::HEAD {
+            return Ok(read_only(method));
+        }
+        // A GET of the empty key would list the bucket.
+        let key = request.path.strip_prefix('/').unwrap_or(&request.path);
+        if key.is_empty() || key.len() > MAX_KEY {
+            return Ok(not_found(method));
+        }
+        let answer = self.send(method, key, asked(&request.headers)).await?;
+        let head_only = method == Method::HEAD && answer.status() == StatusCode::NOT_FOUND;
+        let answer = self.answer(method, answer)?;
+        if head_only && !self.bucket_seen() {
+            let one_byte = vec![(header::RANGE, HeaderValue::from_static("bytes=0-0"))];
+            let probe = self.send(&Method::GET, key, one_byte).await?;
+            self.answer(&Method::GET, probe)?;
+        }
+        Ok(answer)
+    }
+
+    /// Lets the SDK ask, and takes what came back before the SDK reads it.
+    async fn send(
+        &self,
+        method: &Method,
+        key: &str,
+        fields: Vec<(HeaderName, HeaderValue)>,
+    ) -> Result<Taken, OriginError> {
+        if let Some((since, error)) = &*self.no_credentials.lock()
+            && since.elapsed() < CREDENTIALS_PAUSE
+        {
+            return Err(error.clone());
+        }
+        let slot = Slot::default();
+        let prepare = {
+            let slot = slot.clone();
+            move |request: &mut HttpRequest| {
+                for (name, value) in &fields {
+                    if let Ok(value) = value.to_str() {
+                        // Can't fail: the value was a field value already.
+                        let _ = request.headers_mut().try_insert(name.as_str().to_owned(), value.to_owned());
+                    }
+                }
+                request.add_extension(slot.clone());
+            }
+        };
+        let failed = if method == Method::HEAD {
+            let ask = self.sdk.head_object().bucket(&self.bucket).key(key).customize().mutate_request(prepare);
+            ask.send().await.err().map(|e| self.not_asked(&e))
+        } else {
+            let ask = self.sdk.get_object().bucket(&self.bucket).key(key).customize().mutate_request(prepare);
+            ask.send().await.err().map(|e| self.not_asked(&e))
+        };
+        let taken = slot.0.lock().take();
+        match (taken, failed) {
+            (Some(taken), _) => taken,
+            (None, Some(error)) => {
+                if matches!(error, OriginError::Unavailable { .. }) {
+                    *self.no_credentials.lock() = Some((Instant::now(), error.clone()));
+                }
+                Err(error)
+            }
+            (None, None) => Err(self.broken("the answer was lost".to_owned())),
+        }
+    }
+
+    /// Why the SDK sent nothing.
+    fn not_asked(&self, error: &(dyn std::error::Error + 'static)) -> OriginError {
+        let reason = chain(error);
+        let mut source = Some(error);
+        while let Some(error) = source {
+            if error.is::<CredentialsError>() {
+                let reason = format!("no credentials for S3: {reason}");
+                return OriginError::Unavailable { origin: self.name.to_string(), reason };
+            }
+            source = error.source();
+        }
+        self.configuration(format!("the request could not be made: {reason}"))
+    }
+
+    fn answer(&self, method: &Method, taken: Taken) -> Result<OriginResponse, OriginError> {
+        match taken {
+            Taken::Object { status, mut headers, body } => {
+                self.see_bucket();
+                let length = body.length();
+                end_to_end(method, status, &mut headers, length);
+                Ok(OriginResponse { status, headers: of_the_object(headers), length, body: Box::pin(body) })
+            }
+            Taken::Refusal { status, headers, document } => self.refusal(method, status, headers, &document),
+        }
+    }
+
+    fn refusal(
+        &self,
+        method: &Method,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        document: &str,
+    ) -> Result<OriginResponse, OriginError> {
+        let code = element(document, "Code").unwrap_or_default();
+        let said = || format!("S3 answered {} {code}", status.as_u16()).trim_end().to_owned();
+        let region = region_of(&headers, document).filter(|region| *region != self.region);
+        match status {
+            StatusCode::NOT_MODIFIED => {
+                self.see_bucket();
+                headers.remove(header::CONTENT_LENGTH);
+                end_to_end(method, status, &mut headers, None);
+                Ok(OriginResponse { status, headers: of_the_object(headers), length: Some(0), body: no_body() })
+            }
+            StatusCode::PRECONDITION_FAILED => {
+                self.see_bucket();
+                Ok(with_date(short_answer(method, status, "precondition failed\n"), &headers))
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                self.see_bucket();
+                let size = element(document, "ActualObjectSize").map(|size| format!("bytes */{size}"));
+                let complete = size.and_then(|size| HeaderValue::from_str(&size).ok());
+                let mut answer = with_date(short_answer(method, status, "no such range\n"), &headers);
+                if let Some(value) = headers.remove(header::CONTENT_RANGE).or(complete) {
+                    answer.headers.insert(header::CONTENT_RANGE, value);
+                }
+                Ok(answer)
+            }
+            StatusCode::NOT_FOUND if code == "NoSuchBucket" => {
+                Err(self.configuration(format!("there is no bucket {:?}", self.bucket)))
+            }
+            StatusCode::NOT_FOUND => {
+                if !code.is_empty() {
+                    self.see_bucket();
+                }
+                Ok(with_date(not_found(method), &headers))
+            }
+            StatusCode::FORBIDDEN if is_about_us(code) => Err(self.unavailable(said())),
+            StatusCode::FORBIDDEN => Ok(with_date(short_answer(method, status, "forbidden\n"), &headers)),
+            StatusCode::BAD_REQUEST if is_about_us(code) => Err(self.unavailable(said())),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(self.unavailable(said())),
+            _ if status.is_server_error() => Err(self.broken(said())),
+            _ => Err(self.configuration(match region {
+                Some(region) => {
+                    format!("bucket {:?} is in region {region}, not {} ({})", self.bucket, self.region, said())
+                }
+                None => said(),
+            })),
+        }
+    }
+
+    fn see_bucket(&self) {
+        *self.seen.lock() = Some(Instant::now());
+    }
+
+    fn bucket_seen(&self) -> bool {
+        self.seen.lock().is_some_and(|seen| seen.elapsed() < BUCKET_SEEN)
+    }
+
+    fn configuration(&self, reason: String) -> OriginError {
+        OriginError::Configuration { origin: self.name.to_string(), reason }
+    }
+
+    fn unavailable(&self, reason: String) -> OriginError {
+        OriginError::Unavailable { origin: self.name.to_string(), reason }
+    }
+
+    fn broken(&self, reason: String) -> OriginError {
+        OriginError::Broken { origin: self.name.to_string(), reason }
+    }
+}
+
+impl Origin for S3Origin {
+    fn fetch(&self, request: OriginRequest) -> BoxFuture<'_, Result<OriginResponse, OriginError>> {
+        Box::pin(self.ask(request))
+    }
+
+    fn kind(&self) -> OriginKind {
+        OriginKind::S3
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The conditions and the range of a request. S3 knows no If-Range: with one, the whole is asked for, which is always a
+/// right answer.
+fn asked(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let no_range = headers.contains_key(header::IF_RANGE);
+    let mut fields = Vec::new();
+    for name in ASKED {
+        if no_range && name == header::RANGE {
+            continue;
+        }
+        let values: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        if values.is_empty() {
+            continue;
+        }
+        if let Ok(value) = HeaderValue::from_bytes(&values.join(&b", "[..])) {
+            fields.push((name, value));
+        }
+    }
+    fields
+}
+
+/// Leaves out what S3 says of itself and not of the object.
+fn of_the_object(headers: HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    let mut last = None;
+    for (name, value) in headers {
+        // A name stands only before the first of its values.
+        if name.is_some() {
+            last = name;
+        }
+        if let Some(name) = last.as_ref().filter(|name| describes_object(name)) {
+            kept.append(name, value);
+        }
+    }
+    kept
+}
+
+fn describes_object(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.strip_prefix("x-amz-") {
+        Some(own) => {
+            own.starts_with("meta-")
+                || own.starts_with("checksum-")
+                || own == "version-id"
+                || own == "website-redirect-location"
+        }
+        None => name != "server",
+    }
+}
+
+/// Codes that say that our keys or our clock are wrong: nothing that the client asked for.
+fn is_about_us(code: &str) -> bool {
+    [
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "RequestTimeTooSkewed",
+        "RequestExpired",
+    ]
+    .contains(&code)
+}
+
+fn region_of<'a>(headers: &'a HeaderMap, document: &'a str) -> Option<&'a str> {
+    let named = headers.get("x-amz-bucket-region").and_then(|value| value.to_str().ok());
+    named.or_else(|| element(document, "Region"))
+}
+
+/// The text of an element of an error document. Enough for S3's flat ones; what is not there is none.
+fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once('<')?;
+    Some(text.trim()).filter(|text| !text.is_empty())
+}
+
+fn not_found(method: &Method) -> OriginResponse {
+    short_answer(method, StatusCode::NOT_FOUND, "not found\n")
+}
+
+fn with_date(mut answer: OriginResponse, headers: &HeaderMap) -> OriginResponse {
+    if let Some(date) = headers.get(header::DATE) {
+        answer.headers.insert(header::DATE, date.clone());
+    }
+    answer
+}
+
+/// An answer of S3, taken before the SDK reads it.
+enum Taken {
+    /// What was asked for.
+    Object { status: StatusCode, headers: HeaderMap, body: InBody },
+    /// Anything else.
+    Refusal { status: StatusCode, headers: HeaderMap, document: String },
+}
+
+impl Taken {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Object { status, .. } | Self::Refusal { status, .. } => *status,
+        }
+    }
+}
+
+/// Where the answer to one request is put.
+#[derive(Clone, Default)]
+struct Slot(Arc<Mutex<Option<Result<Taken, OriginError>>>>);
+
+/// Our client as the SDK sees it.
+#[derive(Clone)]
+struct Transport(Arc<Hosts>);
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Transport")
+    }
+}
+
+/// A client for each host that requests go to.
+struct Hosts {
+    origin: Arc<str>,
+    tls: ClientConfig,
+    timeouts: Timeouts,
+    clients: Mutex<HashMap<String, Arc<Client>>>,
+}
+
+impl Hosts {
+    fn new(origin: Arc<str>, tls: ClientConfig, timeouts: Timeouts) -> Self {
+        Self { origin, tls, timeouts, clients: Mutex::default() }
+    }
+
+    fn client(&self, uri: &Uri) -> Result<Arc<Client>, http::Error> {
+        let (scheme, authority) = (uri.scheme_str().unwrap_or("https"), uri.authority().map_or("", |a| a.as_str()));
+        let base = format!("{scheme}://{authority}/");
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(&base) {
+            return Ok(Arc::clone(client));
+        }
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build()?;
+        let client = Client::new(Arc::clone(&self.origin), uri, self.tls.clone(), Versions::One, self.timeouts);
+        let client = Arc::new(client);
+        if clients.len() >= MAX_HOSTS {
+            clients.clear();
+        }
+        clients.insert(base, Arc::clone(&client));
+        Ok(client)
+    }
+
+    async fn exchange(&self, request: Request<SdkBody>) -> Result<Taken, OriginError> {
+        let broken = |reason: String| OriginError::Broken { origin: self.origin.to_string(), reason };
+        let uri = request.uri().clone();
+        let client = self.client(&uri).map_err(|e| broken(format!("S3 endpoint: {e}")))?;
+        let mut head = request.map(|_| ());
+        if !head.headers().contains_key(header::HOST) {
+            let host = HeaderValue::from_str(&host_field(&uri)).map_err(|e| broken(format!("S3 endpoint: {e}")))?;
+            head.headers_mut().insert(header::HOST, host);
+        }
+        *head.uri_mut() = uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+
+        let (parts, mut body) = client.send(head, OutBody::Empty, &Upload::new()).await?.into_parts();
+        let (status, headers) = (parts.status, parts.headers);
+        if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
+            return Ok(Taken::Object { status, headers, body });
+        }
+        let mut document = Vec::new();
+        let reading = async {
+            // An error document that breaks off or never ends still has its status.
+            while let Some(Ok(piece)) = body.next().await {
+                document.extend_from_slice(&piece);
+                if document.len() > MAX_ERROR_DOCUMENT {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(self.timeouts.idle, reading).await;
+        Ok(Taken::Refusal { status, headers, document: String::from_utf8_lossy(&document).into_owned() })
+    }
+}
+
+/// The Host field as the SDK signs it: without the port that goes without saying.
+fn host_field(uri: &Uri) -> String {
+    let host = uri.host().unwrap_or_default();
+    match (uri.port_u16(), uri.scheme_str()) {
+        (None, _) | (Some(80), Some("http")) | (Some(443), Some("https")) => host.to_owned(),
+        (Some(port), _) => format!("{host}:{port}"),
+    }
+}
+
+impl HttpConnector for Transport {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let hosts = Arc::clone(&self.0);
+        HttpConnectorFuture::new(async move {
+            let lost = |reason: &'static str| ConnectorError::other(reason.into(), None);
+            let Some(slot) = request.extension::<Slot>().cloned() else {
+                return Err(lost("a request that is not ours"));
+            };
+            let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
+            let taken = hosts.exchange(request).await;
+            let failed = taken.is_err();
+            // In place of the answer; a status of its own keeps the SDK from reading an error into an empty body.
+            *slot.0.lock() = Some(taken);
+            if failed {
+                return Err(lost("no answer"));
+            }
+            Ok(HttpResponse::new(StatusCode::OK.into(), SdkBody::empty()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_of_an_error_document_are_found() {
+        let document =
+            "<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code><Region> eu-west-1 </Region><Empty></Empty>";
+        assert_eq!(element(document, "Code"), Some("NoSuchKey"));
+        assert_eq!(element(document, "Region"), Some("eu-west-1"));
+        assert_eq!(element(document, "Empty"), None);
+        assert_eq!(element("<Code>cut", "Code"), None);
+    }
+
+    #[test]
+    fn what_s3_says_of_itself_is_left_out() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-amz-id-2", "x-amz-request-id", "x-amz-server-side-encryption", "server", "x-amz-storage-class"]
+        {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("x"));
+        }
+        headers.insert("x-amz-meta-a", HeaderValue::from_static("1"));
+        headers.append("x-amz-meta-a", HeaderValue::from_static("2"));
+        headers.insert("x-amz-version-id", HeaderValue::from_static("v"));
+        headers.insert("expires", HeaderValue::from_static("0"));
+        let kept = of_the_object(headers);
+        assert_eq!(kept.len(), 4, "{kept:?}");
+        assert_eq!(kept.get_all("x-amz-meta-a").iter().count(), 2);
+    }
+
+    #[test]
+    fn if_range_asks_for_the_whole() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-1"));
+        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"a\""));
+        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"b\""));
+        assert_eq!(asked(&headers).len(), 2);
+        assert_eq!(asked(&headers)[1].1, "\"a\", \"b\"");
+        headers.insert(header::IF_RANGE, HeaderValue::from_static("\"a\""));
+        assert_eq!(asked(&headers).len(), 1);
+    }
+
+    #[test]
+    fn the_host_field_is_what_was_signed() {
+        for (uri, host) in [
+            ("http://127.0.0.1:9000/b/k", "127.0.0.1:9000"),
+            ("https://b.s3.amazonaws.com:443/k", "b.s3.amazonaws.com"),
+            ("http://s3.test:80/k", "s3.test"),
+        ] {
+            assert_eq!(host_field(&uri.parse().unwrap()), host);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The request in hand, as policies see and edit it. The proxy fills it, the phases edit it, the proxy reads the edits.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::clock::Timestamp;
+
+/// Everything that a policy may read or edit about one request.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The client's request; policies only read it.
+    pub request: RequestView,
+    /// The client.
+    pub client: ClientView,
+    /// Edits to what goes to the origin.
+    pub upstream: UpstreamEdits,
+    /// Where to look in the cache.
+    pub lookup: LookupEdits,
+    /// How to keep the response.
+    pub store: StoreEdits,
+    /// The response in hand, from on-origin-response on.
+    pub response: Option<ResponseView>,
+    /// Kept for the length of the request, in order of first setting.
+    pub vars: Vec<(String, String)>,
+    /// A policy failed on this request and was let through by `on_failure` "open".
+    pub failed_open: bool,
+    /// A policy read a header that is not UTF-8: after `Next` the request is refused with 400 (WASM.md section 4).
+    pub unreadable_header: bool,
+}
+
+/// The client's request.
+#[derive(Clone, Debug)]
+pub struct RequestView {
+    /// Method.
+    pub method: Method,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Lower case, without port.
+    pub host: String,
+    /// As sent.
+    pub authority: String,
+    /// Decoded path.
+    pub path: String,
+    /// As it came in.
+    pub raw_target: String,
+    /// Query without the question mark.
+    pub query: Option<String>,
+    /// Fields as sent.
+    pub headers: HeaderMap,
+    /// Arrival.
+    pub received_at: Timestamp,
+}
+
+/// The client.
+#[derive(Clone, Debug)]
+pub struct ClientView {
+    /// After trusted proxies are resolved.
+    pub ip: IpAddr,
+    /// `tls.version`, `conn.protocol` and others.
+    pub attributes: Vec<(&'static str, String)>,
+}
+
+/// One edit of a header.
+#[derive(Clone, Debug)]
+pub enum HeaderEdit {
+    /// Replace all lines of that name.
+    Set(HeaderName, HeaderValue),
+    /// Add a line.
+    Append(HeaderName, HeaderValue),
+    /// Remove all lines.
+    Remove(HeaderName),
+}
+
+/// Edits to the request that goes to the origin.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamEdits {
+    /// Header edits in order.
+    pub headers: Vec<HeaderEdit>,
+    /// Another path (decoded form, begins with a slash, checked like a client's).
+    pub path: Option<String>,
+    /// Another query, or none.
+    pub query: Option<Option<String>>,
+    /// Paths to try until one is not 404.
+    pub try_paths: Vec<String>,
+    /// Another origin by name; it exists.
+    pub origin: Option<String>,
+}
+
+/// Where to look in the cache.
+#[derive(Clone, Debug, Default)]
+pub struct LookupEdits {
+    /// Named parts added to the key, in order.
+    pub parts: Vec<(String, String)>,
+    /// Stands in place of path and query.
+    pub key: Option<String>,
+    /// Parameters that count.
+    pub query_only: Option<Vec<String>>,
+    /// Keep nothing, look nothing up.
+    pub bypass: bool,
+    /// An entry older than this is missing.
+    pub max_age: Option<Duration>,
+}
+
+/// How to keep the response.
+#[derive(Clone, Debug, Default)]
+pub struct StoreEdits {
+    /// Life.
+    pub ttl: Option<Duration>,
+    /// Window in which stale is served while it is fetched again.
+    pub stale_while_revalidate: Option<Duration>,
+    /// Window in which stale is served when the origin fails.
+    pub stale_if_error: Option<Duration>,
+    /// Tags to purge by.
+    pub tags: Vec<String>,
+    /// Keep nothing.
+    pub no_store: bool,
+    /// Remember for this long that the key is not cacheable.
+    pub hit_for_miss: Option<Duration>,
+}
+
+/// The response in hand.
+#[derive(Clone, Debug)]
+pub struct ResponseView {
+    /// Status.
+    pub status: StatusCode,
+    /// End-to-end fields.
+    pub headers: HeaderMap,
+    /// In the words of RFC 9211.
+    pub cache_status: &'static str,
+    /// The origin path that answered.
+    pub origin_path: Option<String>,
+}
+
+impl UpstreamEdits {
+    /// Carries out the header edits.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for edit in &self.headers {
+            match edit {
+                HeaderEdit::Set(name, value) => {
+                    headers.insert(name.clone(), value.clone());
+                }
+                HeaderEdit::Append(name, value) => {
+                    headers.append(name.clone(), value.clone());
+                }
+                HeaderEdit::Remove(name) => {
+                    headers.remove(name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a change of files does to hosts in service, and what is remembered over a restart.
+
+use std::time::{Duration, Instant};
+
+use super::fixture::{DONE, NEXT, deny};
+use super::*;
+
+#[tokio::test]
+async fn a_changed_file_replaces_the_old_and_requests_in_flight_keep_theirs() {
+    let world = World::new();
+    world.write("a.test.wasm", &Fixture::on_request(&deny(401)).component());
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    let lease = chain.lease();
+    assert_eq!(status(&ask(&chain).await), 401);
+    world.write("a.test.wasm", &Fixture::on_request(&deny(402)).component());
+    let lines = world.policies.refresh();
+    assert!(lines.len() == 1 && lines[0].contains("in service"), "{lines:?}");
+    assert_eq!(status(&lease.run(Phase::OnRequest, exchange()).await.1), 401);
+    assert_eq!(status(&ask(&chain).await), 402);
+    assert_ne!(lease.generation(), chain.lease().generation());
+    assert!(world.policies.refresh().is_empty());
+}
+
+#[tokio::test]
+async fn a_bad_file_keeps_the_old_one_in_service() {
+    let world = World::new();
+    world.write("a.test.wasm", &Fixture::on_request(&deny(401)).component());
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    let mut refuses = Fixture::default();
+    let text = refuses.text("no such table");
+    let code = format!("(i32.store8 (i32.const 16) (i32.const 1)) (i32.const 20) {text} (call $pair) (i32.const 16)");
+    let refuses = refuses.extra(super::calls::PAIR).phase("configure", &code).phase("on-request", NEXT);
+    for (bytes, word) in [(b"junk".to_vec(), "not WebAssembly"), (refuses.component(), "configure: no such table")] {
+        world.write("a.test.wasm", &bytes);
+        let lines = world.policies.refresh();
+        assert!(lines.len() == 1 && lines[0].contains(word) && lines[0].contains("previous one stays"), "{lines:?}");
+        assert!(world.problem().contains(word));
+        assert_eq!(status(&ask(&chain).await), 401);
+        // A reload of hosts.json with other settings meanwhile keeps it too.
+        let mut named = world.named("a.test.wasm");
+        named.limits.calls = 5;
+        let other = world.chain("a.test", ChainSource::Named(vec![named]));
+        assert_eq!(status(&ask(&other).await), 401);
+    }
+    world.write("a.test.wasm", &Fixture::on_request(&deny(403)).component());
+    world.policies.refresh();
+    assert_eq!((status(&ask(&chain).await), world.problem().as_str()), (403, ""));
+}
+
+#[tokio::test]
+async fn a_file_that_vanishes_leaves_its_policy_in_force() {
+    let world = World::new();
+    world.write("a.test.wasm", &Fixture::on_request(&deny(401)).component());
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    std::fs::remove_file(world.file("a.test.wasm")).unwrap();
+    let lines = world.policies.refresh();
+    assert!(lines.len() == 1 && lines[0].contains("stays in force"), "{lines:?}");
+    assert!(world.policies.refresh().is_empty(), "said once");
+    assert_eq!(status(&ask(&chain).await), 401);
+    // So does a reload of hosts.json.
+    let again = world.chain("a.test", ChainSource::Dropped);
+    assert_eq!(status(&ask(&again).await), 401);
+    // At the next start its host is closed, until hosts.json says that it has none.
+    drop((chain, again));
+    let world = world.restart();
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    let failed = failure(ask(&chain).await);
+    assert_eq!((failed.kind, failed.status.as_u16()), (FailureKind::Load, 503));
+    assert!(failed.message.contains("\"policy\": null"), "{failed}");
+    let none = world.chain("a.test", ChainSource::None);
+    assert!(!none.lease().exports(Phase::OnRequest));
+    drop((chain, none));
+    let world = world.restart();
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    assert!(!chain.lease().exports(Phase::OnRequest));
+    assert!(matches!(ask(&chain).await, Decision::Next));
+}
+
+#[tokio::test]
+async fn an_admin_can_let_a_lost_policy_go() {
+    let world = World::new();
+    world.write("a.test.wasm", &Fixture::on_request(&deny(401)).component());
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    assert!(world.policies.forget("a.test"), "it is remembered no more");
+    assert_eq!(status(&ask(&chain).await), 401, "but the file is still there");
+    std::fs::remove_file(world.file("a.test.wasm")).unwrap();
+    world.policies.refresh();
+    assert!(world.policies.forget("a.test"));
+    assert!(matches!(ask(&chain).await, Decision::Next));
+    assert!(!world.policies.forget("a.test"));
+}
+
+#[tokio::test]
+async fn a_host_without_a_policy_takes_one_that_is_dropped_in() {
+    let world = World::new();
+    let exact = world.chain("b.test", ChainSource::Dropped);
+    let wild = world.chain("*.b.test", ChainSource::Dropped);
+    assert!(!exact.lease().exports(Phase::OnRequest) && !wild.lease().exports(Phase::OnRequest));
+    assert!(world.policies.refresh().is_empty());
+    world.write("b.test.wasm", &Fixture::on_request(&deny(401)).component());
+    world.write("_.b.test.wasm", &Fixture::on_request(&deny(402)).component());
+    assert_eq!(world.policies.refresh().len(), 2);
+    assert_eq!((status(&ask(&exact).await), status(&ask(&wild).await)), (401, 402));
+    // One that is bad from the beginning closes its host.
+    let bad = world.chain("c.test", ChainSource::Dropped);
+    world.write("c.test.wasm", b"junk");
+    world.policies.refresh();
+    assert_eq!(status(&ask(&bad).await), 503);
+}
+
+#[tokio::test]
+async fn a_named_file_that_is_missing_closes_its_host_unless_it_is_open() {
+    let world = World::new();
+    let closed = world.chain("a.test", ChainSource::Named(vec![world.named("gone.wasm")]));
+    let failed = failure(ask(&closed).await);
+    assert!(failed.kind == FailureKind::Load && failed.message.contains("is not there"), "{failed}");
+    let mut open = world.named("gone.wasm");
+    open.on_failure = OnFailure::Open;
+    let open = world.chain("b.test", ChainSource::Named(vec![open]));
+    let (exchange, decision) = open.lease().run(Phase::OnRequest, exchange()).await;
+    assert!(matches!(decision, Decision::Next) && exchange.failed_open);
+    world.write("gone.wasm", &Fixture::on_request(&deny(401)).component());
+    assert_eq!(world.policies.refresh().len(), 2);
+    assert_eq!((status(&ask(&closed).await), status(&ask(&open).await)), (401, 401));
+}
+
+#[tokio::test]
+async fn the_same_settings_give_the_same_chain() {
+    let world = World::new();
+    world.write("a.test.wasm", &Fixture::on_request(NEXT).phase("configure", DONE).component());
+    let one = world.chain("a.test", ChainSource::Dropped);
+    let two = world.chain("a.test", ChainSource::Dropped);
+    assert!(Arc::ptr_eq(&one, &two));
+}
+
+#[tokio::test]
+async fn the_watcher_finds_a_change_by_itself_and_ends_with_the_policies() {
+    let world = World::new();
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    world.policies.watch().unwrap();
+    world.write("a.test.wasm", &Fixture::on_request(&deny(401)).component());
+    let began = Instant::now();
+    while status(&ask(&chain).await) != 401 {
+        assert!(began.elapsed() < Duration::from_secs(10), "the change was not found");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let policies = Arc::downgrade(&world.policies);
+    drop(world);
+    while policies.strong_count() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "the watcher holds on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn many_reloads_leave_nothing_behind() {
+    let world = World::new();
+    let chain = world.chain("a.test", ChainSource::Dropped);
+    for round in 0..20u16 {
+        world.write("a.test.wasm", &Fixture::on_request(&deny(400 + round)).component());
+        world.policies.refresh();
+        assert_eq!(status(&ask(&chain).await), 400 + round);
+    }
+}

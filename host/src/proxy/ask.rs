@@ -1,0 +1,129 @@
+//! What goes to the origin: paths, query and fields, with the policy's edits, the conditions of the cache and its ranges.
+
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, PRAGMA, RANGE,
+};
+use http::{HeaderMap, Method};
+
+use super::steps::Carried;
+use crate::origin::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse, RequestBody};
+use crate::semantics::{forwarded, hop_by_hop, target};
+
+/// A request to an origin that can be made more than once: for each path to try, and for each gap of a body.
+#[derive(Clone)]
+pub struct Ask {
+    origin: Arc<dyn Origin>,
+    prefix: String,
+    /// Paths to try in order, as the policy knows them: without the host's prefix.
+    pub paths: Vec<String>,
+    query: Option<String>,
+    /// End-to-end fields without conditions and ranges.
+    pub headers: HeaderMap,
+    authority: String,
+}
+
+/// What an origin answered, and for which path.
+pub struct Answer {
+    /// The answer.
+    pub response: OriginResponse,
+    /// The path, without the host's prefix.
+    pub path: String,
+}
+
+impl Ask {
+    /// Of a request as the policy edited it. With `cached`, the client's conditions and ranges are left out: the cache
+    /// asks for what it needs and answers them itself.
+    pub fn of(carried: &Carried, cached: bool) -> Self {
+        let exchange = &carried.exchange;
+        let upstream = &exchange.upstream;
+        let other = upstream.origin.as_ref().and_then(|name| carried.generation.origins.get(name));
+        let (origin, prefix) = match other {
+            // A prefix is a place in the host's own origin and says nothing about another.
+            Some(service) => (Arc::clone(&service.origin), String::new()),
+            None => (Arc::clone(&carried.site.host.origin), carried.site.host.settings.prefix.clone()),
+        };
+        let mut headers = exchange.request.headers.clone();
+        hop_by_hop::strip(&mut headers);
+        for name in [HOST, EXPECT, CONTENT_LENGTH] {
+            headers.remove(name);
+        }
+        if cached {
+            for name in [
+                RANGE,
+                IF_RANGE,
+                IF_MATCH,
+                IF_NONE_MATCH,
+                IF_MODIFIED_SINCE,
+                IF_UNMODIFIED_SINCE,
+                CACHE_CONTROL,
+                PRAGMA,
+            ] {
+                headers.remove(name);
+            }
+        }
+        if origin.kind() == OriginKind::Http {
+            forwarded::tell_origin(
+                &mut headers,
+                exchange.client.ip,
+                carried.peer_trusted,
+                exchange.request.scheme,
+                &exchange.request.authority,
+            );
+        } else {
+            headers.remove(ACCEPT_ENCODING);
+        }
+        upstream.apply(&mut headers);
+        let paths = if upstream.try_paths.is_empty() {
+            vec![upstream.path.clone().unwrap_or_else(|| exchange.request.path.clone())]
+        } else {
+            upstream.try_paths.clone()
+        };
+        let query = upstream.query.clone().unwrap_or_else(|| exchange.request.query.clone());
+        Self { origin, prefix, paths, query, headers, authority: exchange.request.authority.clone() }
+    }
+
+    /// Kind of the origin.
+    pub fn kind(&self) -> OriginKind {
+        self.origin.kind()
+    }
+
+    /// The same, for one path only.
+    pub fn only(&self, path: &str) -> Self {
+        Self { paths: vec![path.to_owned()], ..self.clone() }
+    }
+
+    /// Asks for each path in turn until one is not 404. `extra` gives the fields to add for a path.
+    pub async fn send(
+        &self,
+        method: &Method,
+        mut body: Option<RequestBody>,
+        extra: impl Fn(&str) -> Option<HeaderMap>,
+    ) -> Result<Answer, OriginError> {
+        let last = self.paths.len().saturating_sub(1);
+        for (number, path) in self.paths.iter().enumerate() {
+            let mut headers = self.headers.clone();
+            if let Some(fields) = extra(path) {
+                headers.extend(fields);
+            }
+            let request = OriginRequest {
+                method: method.clone(),
+                path: target::join_prefix(&self.prefix, path),
+                query: self.query.clone(),
+                headers,
+                authority: self.authority.clone(),
+                body: body.take(),
+            };
+            let response = self.origin.fetch(request).await?;
+            if response.status != http::StatusCode::NOT_FOUND || number == last {
+                return Ok(Answer { response, path: path.clone() });
+            }
+        }
+        Err(OriginError::Configuration {
+            origin: self.origin.name().to_owned(),
+            reason: "the policy gave no path to try".to_owned(),
+        })
+    }
+}

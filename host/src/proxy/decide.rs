@@ -1,0 +1,216 @@
+//! Methods, the policy's decision, purging by method, and the cache key.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::deliver::Deliverable;
+use super::failure;
+use super::outcome::{Outcome, Word};
+use super::request::Brought;
+use super::steps::{Carried, Decided, Early, Routed, method_allowed};
+use crate::cache::key::{CacheKey, KeyParts, KeyTooLong};
+use crate::cache::purges::PurgeScope;
+use crate::origin::OriginKind;
+use crate::policy::{Decision, Phase};
+use crate::semantics::target;
+use crate::vhost::{Methods, PurgeAllow};
+
+/// Checks method and body, purges if that is asked for, and asks the policy.
+pub async fn decide(routed: Routed) -> Result<Decided, Early> {
+    let Routed { mut carried, upload } = routed;
+    let site = std::sync::Arc::clone(&carried.site);
+    let method = carried.exchange.request.method.clone();
+    let purge = site.host.settings.purge.as_ref().filter(|purge| purge.method == method);
+    if purge.is_none() && !method_allowed(&site, &method) {
+        return Err(not_allowed(carried));
+    }
+    if let Err((status, why)) = body_allowed(&carried, upload.brought, purge.is_some()) {
+        return Err(refuse(carried, status, why));
+    }
+    if let Some(PurgeAllow::Addresses(nets)) = purge.map(|purge| &purge.allow) {
+        let client = carried.exchange.client.ip;
+        if nets.iter().any(|net| net.contains(&client)) {
+            return Err(purge_by_method(carried).await);
+        }
+        return Err(refuse(carried, StatusCode::FORBIDDEN, "purging is not allowed from this address"));
+    }
+    if carried.policies.exports(Phase::OnRequest) {
+        carried = run(carried, Phase::OnRequest).await?;
+        if carried.exchange.unreadable_header {
+            return Err(refuse(carried, StatusCode::BAD_REQUEST, "a header is not UTF-8"));
+        }
+    }
+    if purge.is_some() {
+        if carried.exchange.failed_open {
+            return Err(refuse(carried, StatusCode::FORBIDDEN, "the policy could not decide"));
+        }
+        return Err(purge_by_method(carried).await);
+    }
+    if method == Method::OPTIONS && origin_kind(&carried) != OriginKind::Http {
+        return Err(options(carried));
+    }
+    Ok(Decided { carried, upload })
+}
+
+/// Runs a phase that decides; anything but `Next` ends the request.
+pub async fn run(mut carried: Carried, phase: Phase) -> Result<Carried, Early> {
+    let (exchange, decision) = carried.policies.run(phase, carried.exchange).await;
+    carried.exchange = exchange;
+    match answer(&decision) {
+        None => Ok(carried),
+        Some((status, headers, body, word)) => {
+            if let Decision::Failed(failure) = &decision {
+                tracing::warn!(host = %carried.site.host.settings.name, %failure, "policy failed");
+            }
+            carried.exchange.response = None;
+            Err(Deliverable::local(carried, status, headers, body, Outcome::local(word)))
+        }
+    }
+}
+
+/// The answer that a decision makes, none for `Next`.
+pub fn answer(decision: &Decision) -> Option<(StatusCode, HeaderMap, Bytes, Word)> {
+    match decision {
+        Decision::Next => None,
+        Decision::Deny(status) => {
+            let (headers, body) = failure::page(*status, "");
+            Some((*status, headers, body, Word::Policy))
+        }
+        Decision::Redirect(status, location) => {
+            let (mut headers, body) = failure::page(*status, "");
+            headers.insert(LOCATION, location.clone());
+            Some((*status, headers, body, Word::Policy))
+        }
+        Decision::Reply(reply) => Some((reply.status, reply.headers.clone(), reply.body.clone(), Word::Policy)),
+        Decision::Failed(failed) => {
+            let (status, headers, body) = failure::of_policy(failed);
+            Some((status, headers, body, Word::Error))
+        }
+    }
+}
+
+/// The kind of the origin that the request would go to.
+pub fn origin_kind(carried: &Carried) -> OriginKind {
+    match &carried.exchange.upstream.origin {
+        Some(name) => carried
+            .generation
+            .origins
+            .get(name)
+            .map_or_else(|| carried.site.host.origin.kind(), |service| service.origin.kind()),
+        None => carried.site.host.origin.kind(),
+    }
+}
+
+/// The key: host and path as asked for, whatever the policy changed about where to fetch, and for http origins scheme and
+/// query. Names of the host's own parts begin with a colon, those of the policy with a plus sign.
+pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
+    let exchange = &carried.exchange;
+    let (lookup, upstream, request) = (&exchange.lookup, &exchange.upstream, &exchange.request);
+    let mut parts: Vec<(&str, &str)> = Vec::with_capacity(4);
+    let identity = match upstream.origin.as_ref().and_then(|name| carried.generation.origins.get(name)) {
+        Some(service) => {
+            parts.push((":other", "1"));
+            &service.identity
+        }
+        None => &carried.site.identity,
+    };
+    parts.push((":o", identity));
+    let http = origin_kind(carried) == OriginKind::Http;
+    if http {
+        parts.push((":s", request.scheme));
+    }
+    let filtered;
+    if lookup.key.is_none() {
+        let query = upstream.query.as_ref().unwrap_or(&request.query).as_deref();
+        match (&lookup.query_only, query) {
+            (Some(names), Some(query)) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                filtered = target::filter_query(query, &names);
+                if !filtered.is_empty() {
+                    parts.push((":q", &filtered));
+                }
+            }
+            (None, Some(query)) if http => parts.push((":q", query)),
+            _ => {}
+        }
+    }
+    if let Some(path) = &upstream.path {
+        parts.push((":p", path));
+    }
+    parts.extend(upstream.try_paths.iter().map(|path| (":t", path.as_str())));
+    let named: Vec<(String, &str)> =
+        lookup.parts.iter().map(|(name, value)| (format!("+{name}"), value.as_str())).collect();
+    parts.extend(named.iter().map(|(name, value)| (name.as_str(), *value)));
+    CacheKey::build(&KeyParts {
+        host: &carried.hostname,
+        path: lookup.key.as_deref().unwrap_or(&request.path),
+        parts: &parts,
+    })
+}
+
+fn body_allowed(carried: &Carried, brought: Brought, purges: bool) -> Result<(), (StatusCode, &'static str)> {
+    let settings = &carried.site.host.settings;
+    if brought == Brought::Nothing {
+        return Ok(());
+    }
+    if settings.methods == Methods::Read || purges {
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, "this host takes no request bodies"));
+    }
+    match brought {
+        Brought::Bytes(length) if length > settings.max_body_bytes => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse(carried: Carried, status: StatusCode, why: &str) -> Early {
+    let (headers, body) = failure::page(status, why);
+    Deliverable::local(carried, status, headers, body, Outcome::local(Word::Error))
+}
+
+fn not_allowed(carried: Carried) -> Early {
+    let allow = allow_of(&carried);
+    let mut deliverable = refuse(carried, StatusCode::METHOD_NOT_ALLOWED, "");
+    deliverable.headers.insert(ALLOW, allow);
+    deliverable
+}
+
+fn options(carried: Carried) -> Early {
+    let mut headers = HeaderMap::new();
+    headers.insert(ALLOW, allow_of(&carried));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    Deliverable::local(carried, StatusCode::NO_CONTENT, headers, Bytes::new(), Outcome::local(Word::Policy))
+}
+
+fn allow_of(carried: &Carried) -> HeaderValue {
+    let settings = &carried.site.host.settings;
+    let mut text = match settings.methods {
+        Methods::Read => "GET, HEAD, OPTIONS".to_owned(),
+        Methods::All => "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE".to_owned(),
+    };
+    if let Some(purge) = &settings.purge
+        && !text.split(", ").any(|method| method == purge.method.as_str())
+    {
+        text.push_str(", ");
+        text.push_str(purge.method.as_str());
+    }
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("GET, HEAD"))
+}
+
+async fn purge_by_method(carried: Carried) -> Early {
+    let host = carried.exchange.request.host.clone();
+    let path = carried.exchange.request.path.clone();
+    let scope = if path == "/" { PurgeScope::Host { host } } else { PurgeScope::Path { host, path } };
+    match carried.proxy.cache.purge(scope).await {
+        Ok(_) => {
+            carried.proxy.metrics.purges.inc();
+            Deliverable::local(carried, StatusCode::OK, HeaderMap::new(), Bytes::new(), Outcome::local(Word::Policy))
+        }
+        Err(error) => {
+            tracing::error!(%error, "purge failed");
+            refuse(carried, StatusCode::INTERNAL_SERVER_ERROR, "the purge could not be recorded")
+        }
+    }
+}

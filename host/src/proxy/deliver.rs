@@ -1,0 +1,332 @@
+//! The answer to the client: Age and Cache-Status, the policy's last word, then conditions and ranges (RFC 9110 sections 13
+//! and 14), and the access-log record.
+//!
+//! The policy sees the whole representation and its status; conditions and ranges are answered after it, as long as the status
+//! is still 200. So a policy that makes a 404 of a page is not undone by a client that has the page already.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, REFERER, TRANSFER_ENCODING, USER_AGENT,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+
+use super::body::{Body, Logged, Pieces};
+use super::gap::{self, Refetch};
+use super::outcome::{Outcome, Word};
+use super::steps::{Carried, Hit};
+use super::{Proxy, failure, multipart};
+use crate::cache::entry::{Entry, EntryBody};
+use crate::policy::exchange::ResponseView;
+use crate::policy::{Decision, Phase};
+use crate::semantics::byte_range::{self, ByteRange, ContentRange, Resolved};
+use crate::semantics::precondition::{self, Precondition};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Where the bytes of an answer come from.
+pub enum Source {
+    /// There are none.
+    Nothing,
+    /// Here.
+    Bytes(Bytes),
+    /// The cache, whole or still coming.
+    Entry(Arc<Entry>),
+    /// An origin, and nothing of it is kept.
+    Stream {
+        /// The pieces.
+        pieces: Pieces,
+        /// Their length, if it is known.
+        length: Option<u64>,
+    },
+}
+
+/// An answer before the last phase of the policy.
+pub struct Deliverable {
+    pub carried: Carried,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub source: Source,
+    pub outcome: Outcome,
+    /// The origin path that answered.
+    pub origin_path: Option<String>,
+    /// Conditions and ranges of the client are ours to answer; else the origin saw them.
+    pub negotiate: bool,
+}
+
+impl Deliverable {
+    /// An answer of our own: a page, a redirect, a policy's reply.
+    pub fn local(carried: Carried, status: StatusCode, headers: HeaderMap, body: Bytes, outcome: Outcome) -> Box<Self> {
+        let source = if body.is_empty() { Source::Nothing } else { Source::Bytes(body) };
+        Box::new(Self { carried, status, headers, source, outcome, origin_path: None, negotiate: false })
+    }
+
+    /// A kept response.
+    pub fn entry(hit: Hit) -> Box<Self> {
+        let Hit { carried, entry, outcome, .. } = hit;
+        Box::new(Self {
+            status: entry.head.status,
+            headers: entry.head.headers.clone(),
+            origin_path: entry.head.origin_path.clone(),
+            source: Source::Entry(entry),
+            outcome,
+            carried,
+            negotiate: true,
+        })
+    }
+}
+
+/// Length of the whole body, if it is known.
+fn length_of(source: &Source) -> Option<u64> {
+    match source {
+        Source::Nothing => Some(0),
+        Source::Bytes(bytes) => Some(bytes.len() as u64),
+        Source::Entry(entry) => match &entry.body {
+            EntryBody::Inline(bytes) => Some(bytes.len() as u64),
+            EntryBody::Sliced(body) => body.size(),
+        },
+        Source::Stream { length, .. } => *length,
+    }
+}
+
+/// Makes the response.
+pub async fn deliver(mut answer: Deliverable) -> Response<Body> {
+    if let Source::Entry(entry) = &answer.source {
+        let age = entry.head.timing.age(answer.carried.proxy.clock.now());
+        answer.headers.insert(AGE, HeaderValue::from(age.as_secs()));
+    }
+    if let Some(value) = answer.outcome.cache_status() {
+        answer.headers.append(CACHE_STATUS, value);
+    }
+    if answer.carried.policies.exports(Phase::OnDeliver) {
+        answer = Box::pin(last_word(answer)).await;
+    }
+    answer.headers.remove(TRANSFER_ENCODING);
+    let (status, body) = represent(&mut answer).await;
+    finish(answer, status, body)
+}
+
+/// Runs on-deliver. A failure takes the place of the answer: it may have been about to strip a header.
+async fn last_word(mut answer: Deliverable) -> Deliverable {
+    if answer.origin_path.is_none() && matches!(answer.outcome.word(), Word::Policy | Word::Error) {
+        // Said so that a policy can tell its own answers from those of the origin.
+        answer.carried.exchange.response = None;
+    }
+    answer.carried.exchange.response = Some(ResponseView {
+        status: answer.status,
+        headers: std::mem::take(&mut answer.headers),
+        cache_status: answer.outcome.word().as_str(),
+        origin_path: answer.origin_path.clone(),
+    });
+    let (exchange, decision) = answer.carried.policies.run(Phase::OnDeliver, answer.carried.exchange).await;
+    answer.carried.exchange = exchange;
+    let view = answer.carried.exchange.response.take();
+    match (decision, view) {
+        (Decision::Failed(failed), _) => {
+            tracing::warn!(host = %answer.carried.site.host.settings.name, failure = %failed, "policy failed");
+            let (status, headers, body) = failure::of_policy(&failed);
+            answer.status = status;
+            answer.headers = headers;
+            answer.source = Source::Bytes(body);
+            answer.outcome = Outcome::local(Word::Error);
+            answer.negotiate = false;
+        }
+        (_, Some(view)) => {
+            answer.status = view.status;
+            answer.headers = view.headers;
+        }
+        (_, None) => {}
+    }
+    answer
+}
+
+/// Conditions, ranges, and the bytes.
+async fn represent(answer: &mut Deliverable) -> (StatusCode, Body) {
+    let head = answer.carried.is_head();
+    let length = length_of(&answer.source);
+    let read = head || answer.carried.exchange.request.method == Method::GET;
+    if answer.negotiate && read && answer.status == StatusCode::OK {
+        let request = &answer.carried.exchange.request;
+        if precondition::is_conditional(&request.headers) {
+            match precondition::evaluate(&request.method, &request.headers, &answer.headers) {
+                Precondition::Proceed => {}
+                Precondition::NotModified => {
+                    for name in [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, http::header::CONTENT_ENCODING] {
+                        answer.headers.remove(name);
+                    }
+                    return (StatusCode::NOT_MODIFIED, Body::empty());
+                }
+                Precondition::Failed => return own_page(answer, StatusCode::PRECONDITION_FAILED),
+            }
+        }
+        if let (Source::Entry(entry), Some(length)) = (&answer.source, length) {
+            let entry = Arc::clone(entry);
+            answer.headers.entry(ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
+            if !head && request.headers.contains_key(RANGE) {
+                let resolved = match byte_range::parse_range(&request.headers) {
+                    Some(specs) if precondition::if_range_holds(&request.headers, &answer.headers) => {
+                        byte_range::resolve(&specs, length)
+                    }
+                    _ => Resolved::Whole,
+                };
+                match resolved {
+                    Resolved::Whole => {}
+                    Resolved::Single(range) => return single(answer, &entry, range, length).await,
+                    Resolved::Multiple(ranges) => return multiple(answer, &entry, &ranges, length).await,
+                    Resolved::Unsatisfiable => {
+                        let (status, body) = own_page(answer, StatusCode::RANGE_NOT_SATISFIABLE);
+                        let content = ContentRange { range: None, complete: Some(length) };
+                        answer.headers.insert(CONTENT_RANGE, content.to_value());
+                        return (status, body);
+                    }
+                }
+            }
+        }
+    }
+    whole(answer, head, length).await
+}
+
+/// A page of ours in place of the representation, whose fields go.
+fn own_page(answer: &mut Deliverable, status: StatusCode) -> (StatusCode, Body) {
+    let kept: Vec<(HeaderName, HeaderValue)> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| **name == CACHE_STATUS || **name == AGE)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let (headers, body) = failure::page(status, "");
+    answer.headers = headers;
+    answer.headers.extend(kept);
+    answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
+    let body = if answer.carried.is_head() { Body::empty() } else { Body::full(body) };
+    (status, body)
+}
+
+async fn whole(answer: &mut Deliverable, head: bool, length: Option<u64>) -> (StatusCode, Body) {
+    let status = answer.status;
+    let bodiless = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless {
+        answer.headers.remove(CONTENT_LENGTH);
+        return (status, Body::empty());
+    }
+    if head && matches!(answer.source, Source::Nothing | Source::Stream { .. }) {
+        // The origin's own Content-Length, if it gave one, tells what a GET would bring.
+        return (status, Body::empty());
+    }
+    match length {
+        Some(length) => {
+            answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        None => {
+            answer.headers.remove(CONTENT_LENGTH);
+        }
+    }
+    if head {
+        return (status, Body::empty());
+    }
+    let body = match std::mem::replace(&mut answer.source, Source::Nothing) {
+        Source::Nothing => Body::empty(),
+        Source::Bytes(bytes) => Body::full(bytes),
+        Source::Stream { pieces, length } => Body::stream(pieces, length),
+        Source::Entry(entry) => part(answer, &entry, 0, length).await,
+    };
+    (status, body)
+}
+
+async fn single(answer: &mut Deliverable, entry: &Arc<Entry>, range: ByteRange, length: u64) -> (StatusCode, Body) {
+    let content = ContentRange { range: Some(range), complete: Some(length) };
+    answer.headers.insert(CONTENT_RANGE, content.to_value());
+    answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(range.len()));
+    let body = part(answer, entry, range.start, Some(range.end)).await;
+    (StatusCode::PARTIAL_CONTENT, body)
+}
+
+async fn multiple(
+    answer: &mut Deliverable,
+    entry: &Arc<Entry>,
+    ranges: &[ByteRange],
+    length: u64,
+) -> (StatusCode, Body) {
+    let layout = multipart::Layout::new(ranges, length, answer.headers.get(CONTENT_TYPE));
+    answer.headers.insert(CONTENT_TYPE, layout.content_type());
+    answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(layout.length()));
+    let refetch = refetch(answer, entry, 0, Some(length)).await;
+    let length = layout.length();
+    let entry = Arc::clone(entry);
+    let pieces = layout.pieces(move |range| gap::read(&entry, range.start, Some(range.end), refetch.clone()));
+    (StatusCode::PARTIAL_CONTENT, Body::stream(pieces, Some(length)))
+}
+
+/// A range of an entry: at once when it is in memory, else as a stream.
+async fn part(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: Option<u64>) -> Body {
+    match (&entry.body, end) {
+        (EntryBody::Inline(bytes), _) => {
+            // Ranges were resolved against this length.
+            let end = end.unwrap_or(bytes.len() as u64).min(bytes.len() as u64) as usize;
+            Body::full(bytes.slice((start as usize).min(end)..end))
+        }
+        (EntryBody::Sliced(_), Some(end)) if end <= start => Body::empty(),
+        (EntryBody::Sliced(body), end) => {
+            if let Some(bytes) = end.and_then(|end| body.in_memory(start..end)) {
+                return Body::full(bytes);
+            }
+            let refetch = refetch(answer, entry, start, end).await;
+            Body::stream(gap::read(entry, start, end, refetch), end.map(|end| end - start))
+        }
+    }
+}
+
+/// What is needed to fetch missing parts. When some are missing already, on-origin-request has its say first; its refusal
+/// shows as a body that breaks off, since the answer's head is decided by then.
+async fn refetch(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: Option<u64>) -> Refetch {
+    let carried = &mut answer.carried;
+    if !carried.asked_origin
+        && carried.policies.exports(Phase::OnOriginRequest)
+        && let (EntryBody::Sliced(body), Some(end)) = (&entry.body, end)
+        && body.first_gap(start..end).is_some()
+    {
+        let policies = carried.policies.clone();
+        let forked = carried.exchange.clone();
+        let (exchange, decision) = policies.run(Phase::OnOriginRequest, forked).await;
+        if matches!(decision, Decision::Next) {
+            carried.exchange.upstream = exchange.upstream;
+        }
+    }
+    Refetch::of(carried)
+}
+
+fn finish(answer: Deliverable, status: StatusCode, body: Body) -> Response<Body> {
+    let Deliverable { carried, headers, outcome, .. } = answer;
+    let Carried { proxy, site, exchange, version, .. } = carried;
+    site.count(outcome.word());
+    let exchange = *exchange;
+    let request = exchange.request;
+    let logged = Logged {
+        client: exchange.client.ip,
+        method: request.method,
+        target: request.raw_target,
+        version,
+        status,
+        referer: request.headers.get(REFERER).cloned(),
+        user_agent: request.headers.get(USER_AGENT).cloned(),
+    };
+    let body = body.logged(proxy, logged);
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// An answer to a request that belongs to no site.
+pub fn plain(proxy: Arc<Proxy>, why: &str, logged: Logged) -> Response<Body> {
+    let status = logged.status;
+    let (mut headers, page) = failure::page(status, why);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(page.len() as u64));
+    let body = if logged.method == Method::HEAD { Body::empty() } else { Body::full(page) };
+    let body = body.logged(proxy, logged);
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

@@ -1,0 +1,144 @@
+//! What the program would do with a URL: host, policy decision, key, entry and freshness. Nothing is fetched and nothing is
+//! kept; a policy's `rate` counts as it does for a request.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use serde_json::{Value, json};
+
+use super::decide;
+use super::request::{Brought, Head};
+use super::steps::{Client, carry, directives, method_allowed, seconds};
+use super::{Proxy, outcome::Forward};
+use crate::cache::freshness::{self, Freshness};
+use crate::cache::{Asked, Tier};
+use crate::policy::Phase;
+use crate::semantics::authority::Authority;
+use crate::semantics::target::Target;
+
+/// A request as a person describes it.
+pub struct Question {
+    /// Method; GET for most.
+    pub method: String,
+    /// Absolute URL, or `host/path`.
+    pub url: String,
+    /// Fields.
+    pub headers: Vec<(String, String)>,
+    /// Who asks.
+    pub client: std::net::IpAddr,
+}
+
+/// Tells; the error says what of the question cannot be read.
+pub async fn explain(proxy: Arc<Proxy>, question: Question) -> Result<Value, String> {
+    let url = if question.url.contains("://") { question.url.clone() } else { format!("http://{}", question.url) };
+    let uri: Uri = url.parse().map_err(|error| format!("the URL {url:?} cannot be read: {error}"))?;
+    let scheme = if uri.scheme_str() == Some("https") { "https" } else { "http" };
+    let text = uri.authority().ok_or("the URL has no host")?.as_str();
+    let authority = Authority::parse(text).map_err(|error| error.to_string())?;
+    let raw = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let target = match Target::parse(raw) {
+        Ok(target) => target,
+        Err(error) => return Ok(json!({ "url": url, "answer": 400, "because": error.to_string() })),
+    };
+    let method = Method::from_bytes(question.method.as_bytes()).map_err(|_| "the method cannot be read".to_owned())?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in &question.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no field name"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| format!("{name} has a value that cannot be sent"))?;
+        headers.append(name, value);
+    }
+    let generation = proxy.generation();
+    let Some(site) = generation.route(&authority.host).cloned() else {
+        return Ok(json!({ "url": url, "answer": 421, "because": "no such host here" }));
+    };
+    let mut told = json!({
+        "url": url,
+        "host": site.host.settings.name,
+        "origin": site.host.settings.origin,
+        "path": target.path,
+    });
+    if !method_allowed(&site, &method) {
+        told["answer"] = json!(405);
+        told["because"] = json!("the host does not take this method");
+        return Ok(told);
+    }
+    let head = Head {
+        method,
+        version: Version::HTTP_11,
+        hostname: authority.host,
+        authority: text.to_owned(),
+        target,
+        headers,
+        body: Brought::Nothing,
+    };
+    let client = Client { address: question.client, scheme, peer_trusted: false };
+    let mut carried = carry(Arc::clone(&proxy), generation, site, head, client);
+    if carried.policies.exports(Phase::OnRequest) {
+        let (exchange, decision) = carried.policies.run(Phase::OnRequest, carried.exchange).await;
+        carried.exchange = exchange;
+        told["policy"] = json!({
+            "decision": format!("{decision:?}"),
+            "vars": carried.exchange.vars,
+            "failed_open": carried.exchange.failed_open,
+        });
+        if let Some((status, ..)) = decide::answer(&decision) {
+            told["answer"] = json!(status.as_u16());
+            told["because"] = json!("the policy says so");
+            return Ok(told);
+        }
+    }
+    if !carried.is_read() {
+        told["cache"] = json!({ "forward": format!("{:?}", Forward::Method) });
+        return Ok(told);
+    }
+    if carried.exchange.lookup.bypass {
+        told["cache"] = json!({ "forward": format!("{:?}", Forward::Bypass) });
+        return Ok(told);
+    }
+    let Ok(key) = decide::key(&carried) else {
+        told["cache"] = json!({ "forward": "Bypass", "because": "the key would be longer than 8 KiB" });
+        return Ok(told);
+    };
+    told["key"] = json!(key.display());
+    let request = &carried.exchange.request;
+    let asked = Asked { key: &key, headers: &request.headers, request_path: &request.path };
+    let found = match proxy.cache.lookup_memory(&asked) {
+        Some(found) => Some(found),
+        None => proxy.cache.lookup_disk(&asked).await,
+    };
+    let Some(found) = found else {
+        told["cache"] = json!({ "forward": "UriMiss", "because": "nothing is kept for the key" });
+        return Ok(told);
+    };
+    let now = proxy.clock.now();
+    let stored = &found.entry.head;
+    let fresh = freshness::decide(
+        &stored.retention,
+        &stored.timing,
+        &directives(&request.headers),
+        carried.exchange.lookup.max_age,
+        now,
+    );
+    told["cache"] = json!({
+        "tier": match found.tier { Tier::Memory => "memory", Tier::Disk => "disk", Tier::Filling => "filling" },
+        "entry": found.entry.id,
+        "status": stored.status.as_u16(),
+        "size": stored.size,
+        "age_s": stored.timing.age(now).as_secs(),
+        "lifetime_s": stored.retention.lifetime.as_secs(),
+        "tags": stored.tags,
+        "varies_by": stored.vary.0.iter().map(HeaderName::as_str).collect::<Vec<_>>(),
+        "origin_path": stored.origin_path,
+        "etag": stored.headers.get(http::header::ETAG).and_then(|value| value.to_str().ok()),
+        "purge_sequence": stored.sequence.0,
+        "freshness": match fresh {
+            Freshness::Fresh(left) => json!({ "fresh_for_s": seconds(left) }),
+            Freshness::Stale { since, while_revalidate, if_error } => json!({
+                "stale_since_s": seconds(since),
+                "served_while_revalidating": while_revalidate,
+                "served_if_the_origin_fails": if_error,
+            }),
+        },
+    });
+    Ok(told)
+}

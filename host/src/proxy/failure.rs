@@ -1,0 +1,57 @@
+//! Errors to responses, in one place: status, a short page, Proxy-Status (RFC 9209) and the log line.
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::origin::OriginError;
+use crate::policy::PolicyFailure;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+
+/// A short page for a status: nothing internal in it.
+pub fn page(status: StatusCode, why: &str) -> (HeaderMap, bytes::Bytes) {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let reason = status.canonical_reason().unwrap_or("error");
+    let text = if why.is_empty() {
+        format!("{} {reason}\n", status.as_u16())
+    } else {
+        format!("{} {reason}: {why}\n", status.as_u16())
+    };
+    (headers, text.into())
+}
+
+/// The answer to a failed origin.
+pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap, bytes::Bytes) {
+    let (status, word) = match error {
+        OriginError::Connect { .. } => (StatusCode::BAD_GATEWAY, "connection_refused"),
+        OriginError::Timeout { phase: "connect", .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+        OriginError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
+        OriginError::Broken { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
+        OriginError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable"),
+        OriginError::Configuration { .. } => (StatusCode::BAD_GATEWAY, "proxy_configuration_error"),
+        OriginError::RequestBody { status, .. } => (*status, "http_request_error"),
+    };
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), %error, "origin failed");
+    }
+    let (mut headers, body) = page(status, "");
+    set_proxy_status(&mut headers, word);
+    (status, headers, body)
+}
+
+/// The answer to a failed policy.
+pub fn of_policy(failure: &PolicyFailure) -> (StatusCode, HeaderMap, bytes::Bytes) {
+    let (mut headers, body) = page(failure.status, "");
+    set_proxy_status(&mut headers, "proxy_internal_error; details=\"policy\"");
+    (failure.status, headers, body)
+}
+
+fn set_proxy_status(headers: &mut HeaderMap, word: &str) {
+    if let Ok(value) = HeaderValue::from_str(&format!("proxyhost; error={word}")) {
+        headers.insert(PROXY_STATUS, value);
+    }
+}

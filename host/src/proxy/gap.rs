@@ -1,0 +1,244 @@
+//! Reading a kept body in pieces, and fetching what is missing of it: the rest of a partly filled object, evicted slices,
+//! slices whose checksum did not match. Every piece belongs to one version of the object (If-Match with its strong ETag).
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{ETAG, IF_MATCH, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::ask::Ask;
+use super::body::Pieces;
+use super::decide;
+use super::outcome::{Forward, Word};
+use super::pump::{self, Orphans};
+use super::steps::{Carried, Early, Hit, Wanting};
+use crate::cache::Cache;
+use crate::cache::entry::{Entry, EntryBody, SLICE_BYTES};
+use crate::cache::fill::{Piece, Reader, SlicedBody, Writer};
+use crate::policy::Phase;
+use crate::semantics::byte_range::{self, ContentRange, Resolved};
+use crate::semantics::etag::EntityTag;
+use crate::semantics::precondition;
+
+/// How often one reader asks the origin for the same position before it gives up.
+const MAX_TRIES: u32 = 3;
+
+/// What is needed to fetch a missing part of an entry.
+#[derive(Clone)]
+pub struct Refetch {
+    pub ask: Ask,
+    pub cache: Cache,
+    pub orphans: Orphans,
+}
+
+/// How an attempt to fetch a gap went.
+#[derive(Debug)]
+pub enum Gap {
+    /// It is coming; read again.
+    Coming,
+    /// The object at the origin is another one now: what is kept of the old one is gone.
+    Changed,
+    /// The origin failed.
+    Failed(String),
+}
+
+impl Refetch {
+    /// Of a request as the policy edited it.
+    pub fn of(carried: &Carried) -> Self {
+        Self { ask: Ask::of(carried, true), cache: carried.proxy.cache.clone(), orphans: carried.proxy.orphans.clone() }
+    }
+
+    /// Fetches slices that a writer was claimed for.
+    pub async fn fill(&self, entry: &Arc<Entry>, body: &SlicedBody, writer: Writer, slices: Range<u64>) -> Gap {
+        let stored = entry.head.headers.get(ETAG);
+        let (Some(etag), Some(size)) = (stored.filter(|_| entry.head.sliceable), body.size()) else {
+            writer.fail("the body cannot be completed".to_owned());
+            return Gap::Failed("the body cannot be completed".to_owned());
+        };
+        let start = slices.start * SLICE_BYTES;
+        let end = (slices.end * SLICE_BYTES).min(size);
+        let fields = || {
+            let mut fields = HeaderMap::with_capacity(2);
+            fields.insert(IF_MATCH, etag.clone());
+            if let Ok(range) = HeaderValue::from_str(&format!("bytes={start}-{}", end - 1)) {
+                fields.insert(RANGE, range);
+            }
+            fields
+        };
+        let ask = entry.head.origin_path.as_ref().map_or_else(|| self.ask.clone(), |path| self.ask.only(path));
+        let answer = match ask.send(&Method::GET, None, |_| Some(fields())).await {
+            Ok(answer) => answer.response,
+            Err(error) => {
+                writer.fail(error.to_string());
+                return Gap::Failed(error.to_string());
+            }
+        };
+        let same = || match (EntityTag::parse(etag.as_bytes()), EntityTag::of(&answer.headers)) {
+            (Some(kept), Some(come)) => kept.strong_eq(&come),
+            _ => false,
+        };
+        let skip = match answer.status {
+            StatusCode::PARTIAL_CONTENT if same() => {
+                let range = answer.headers.get(http::header::CONTENT_RANGE).and_then(ContentRange::parse);
+                match range.and_then(|content| content.range.map(|range| (range, content.complete))) {
+                    Some((range, complete))
+                        if range.start == start && range.end >= end && complete.is_none_or(|all| all == size) =>
+                    {
+                        0
+                    }
+                    _ => {
+                        writer.fail("the origin sent another range".to_owned());
+                        return Gap::Failed("the origin sent another range".to_owned());
+                    }
+                }
+            }
+            // An origin without ranges: the same object from its beginning.
+            StatusCode::OK if same() => start,
+            StatusCode::OK
+            | StatusCode::PARTIAL_CONTENT
+            | StatusCode::PRECONDITION_FAILED
+            | StatusCode::NOT_FOUND
+            | StatusCode::GONE
+            | StatusCode::RANGE_NOT_SATISFIABLE => {
+                self.cache.remove(entry);
+                writer.fail("the object changed at the origin".to_owned());
+                return Gap::Changed;
+            }
+            status => {
+                writer.fail(format!("the origin answered {}", status.as_u16()));
+                return Gap::Failed(format!("the origin answered {}", status.as_u16()));
+            }
+        };
+        pump::start(self.orphans.clone(), answer.body, writer, skip, Some(end - start), true);
+        Gap::Coming
+    }
+}
+
+/// Where a reader stands.
+struct Reading {
+    entry: Arc<Entry>,
+    reader: Reader,
+    /// One past the last byte wanted; none for a body whose length is not known yet.
+    end: Option<u64>,
+    refetch: Refetch,
+    tries: u32,
+}
+
+/// The bytes of a range of an entry (all of it when `end` is none), as a stream.
+pub fn read(entry: &Arc<Entry>, start: u64, end: Option<u64>, refetch: Refetch) -> Pieces {
+    match &entry.body {
+        EntryBody::Inline(bytes) => {
+            // Callers resolve ranges against the size, which is this length.
+            let end = end.unwrap_or(bytes.len() as u64).min(bytes.len() as u64);
+            let start = start.min(end);
+            let piece = bytes.slice(start as usize..end as usize);
+            Box::pin(stream::iter([Ok(piece)]))
+        }
+        EntryBody::Sliced(body) => {
+            let reading = Reading {
+                entry: Arc::clone(entry),
+                reader: body.reader(start),
+                end: end.or_else(|| body.size()),
+                refetch,
+                tries: 0,
+            };
+            Box::pin(stream::try_unfold(reading, next))
+        }
+    }
+}
+
+async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
+    loop {
+        if reading.end == Some(reading.reader.position()) {
+            return Ok(None);
+        }
+        match reading.reader.next(reading.end).await {
+            Piece::Bytes(bytes) => {
+                reading.tries = 0;
+                return Ok(Some((bytes, reading)));
+            }
+            Piece::End => return Ok(None),
+            Piece::Failed(why) => return Err(io::Error::other(why)),
+            Piece::Missing(slices) => {
+                if reading.tries >= MAX_TRIES {
+                    return Err(io::Error::other("a part of the body cannot be had"));
+                }
+                reading.tries += 1;
+                // None if another reader was faster: read again.
+                let Some(writer) = reading.reader.body().claim(slices.clone()) else { continue };
+                match reading.refetch.fill(&reading.entry, reading.reader.body(), writer, slices).await {
+                    Gap::Coming => {}
+                    Gap::Changed => return Err(io::Error::other("the object changed at the origin")),
+                    Gap::Failed(why) if reading.tries >= MAX_TRIES => return Err(io::Error::other(why)),
+                    Gap::Failed(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Begins to fetch the first byte that the client wants, if it is missing, before the head of the answer goes out: so an object
+/// that changed at the origin is noticed while there is still a whole new answer to give.
+pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
+    let EntryBody::Sliced(body) = &hit.entry.body else { return Ok(hit) };
+    let Some(size) = body.size() else { return Ok(hit) };
+    let body = Arc::clone(body);
+    let request = &hit.carried.exchange.request;
+    if request.method != Method::GET || hit.entry.head.status != StatusCode::OK {
+        return Ok(hit);
+    }
+    let wanted = wanted(&request.headers, &hit.entry.head.headers, size);
+    let Some(slices) = body.first_gap(wanted.clone()) else { return Ok(hit) };
+    hit.outcome.forward = Some(Forward::Partial);
+    hit.outcome.word = Some(Word::Miss);
+    hit.outcome.stored = true;
+    if slices.start != wanted.start / SLICE_BYTES {
+        // What is there goes out first; the rest is fetched on the way.
+        return Ok(hit);
+    }
+    if hit.carried.policies.exports(Phase::OnOriginRequest) {
+        hit.carried = decide::run(hit.carried, Phase::OnOriginRequest).await.map_err(Begun::Answered)?;
+        hit.carried.asked_origin = true;
+    }
+    let Some(writer) = body.claim(slices.clone()) else { return Ok(hit) };
+    let refetch = Refetch::of(&hit.carried);
+    match refetch.fill(&hit.entry, &body, writer, slices).await {
+        // A failed one is tried again by the reader, who has the right to fail.
+        Gap::Coming | Gap::Failed(_) => Ok(hit),
+        Gap::Changed => {
+            let Hit { carried, key, .. } = hit;
+            Err(Begun::Changed(Box::new(Wanting { carried, key, stale: None })))
+        }
+    }
+}
+
+/// What keeps an answer from beginning.
+pub enum Begun {
+    /// The object is another one now: fetch it anew.
+    Changed(Box<Wanting>),
+    /// The policy answered in its place.
+    Answered(Early),
+}
+
+/// The bytes that a client wants first.
+fn wanted(request: &HeaderMap, stored: &HeaderMap, size: u64) -> Range<u64> {
+    if request.contains_key(RANGE)
+        && let Some(specs) = byte_range::parse_range(request)
+        && precondition::if_range_holds(request, stored)
+    {
+        match byte_range::resolve(&specs, size) {
+            Resolved::Single(range) => return range.start..range.end,
+            Resolved::Multiple(ranges) => {
+                if let Some(first) = ranges.first() {
+                    return first.start..first.end;
+                }
+            }
+            Resolved::Whole | Resolved::Unsatisfiable => {}
+        }
+    }
+    0..size
+}

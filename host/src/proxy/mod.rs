@@ -1,0 +1,89 @@
+//! The path of one request; only here are policy, cache and origin called together.
+//!
+//! ```text
+//! Received -- route --> Routed -- decide --> Decided -- key --> Keyed -- look up --> Found or Missing
+//!     |                    |                     |                |                      |
+//!     +--------------------+---------------------+----------------+----------------------+--> Deliverable --> Response
+//! ```
+//!
+//! Each step takes the previous step's value (`steps.rs`), so that one in the wrong order does not compile. A step that ends
+//! the request early gives a `Deliverable`, and that is the one way to a response.
+
+mod ask;
+mod body;
+mod decide;
+mod deliver;
+pub mod explain;
+mod failure;
+mod fetch;
+mod gap;
+mod multipart;
+mod outcome;
+mod pump;
+mod request;
+mod site;
+mod steps;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+
+pub use body::Body;
+pub use request::Upload;
+pub use site::{Generation, Service, Site};
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+
+/// What is known of the connection that a request came by.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The other side's address.
+    pub address: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// Everything that requests share. The configuration in force is swapped as a whole at a reload; a request keeps the one that
+/// it began with.
+pub struct Proxy {
+    generation: ArcSwap<Generation>,
+    cache: Cache,
+    log: AccessLog,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    orphans: pump::Orphans,
+}
+
+impl Proxy {
+    /// A proxy with a first configuration.
+    pub fn new(generation: Generation, cache: Cache, log: AccessLog, metrics: Arc<Metrics>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            generation: ArcSwap::from_pointee(generation),
+            cache,
+            log,
+            metrics,
+            clock,
+            orphans: pump::Orphans::default(),
+        })
+    }
+
+    /// Puts another configuration in force; requests in flight finish on the old one.
+    pub fn replace(&self, generation: Generation) {
+        self.generation.store(Arc::new(generation));
+    }
+
+    /// The configuration in force.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Answers one request.
+    pub async fn serve(self: Arc<Self>, peer: Peer, request: Request<Option<Upload>>) -> Response<Body> {
+        steps::serve(self, peer, request).await
+    }
+}

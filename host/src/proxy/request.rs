@@ -1,0 +1,179 @@
+//! What came in, checked (RFC 9110 section 7.2, RFC 9112 section 3.2): one reading of authority, path and body, or a refusal.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::Peer;
+use crate::semantics::authority::{Authority, Hostname};
+use crate::semantics::forwarded;
+use crate::semantics::target::Target;
+
+/// The body of a request, as it comes in.
+pub struct Upload(UnsyncBoxBody<Bytes, BoxError>);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Upload {
+    /// Of any body.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self(body.map_err(Into::into).boxed_unsync())
+    }
+
+    /// As the body behind it.
+    pub fn into_body(self) -> UnsyncBoxBody<Bytes, BoxError> {
+        self.0
+    }
+}
+
+/// A request that can be read in one way only.
+pub struct Head {
+    /// Method.
+    pub method: Method,
+    /// HTTP version.
+    pub version: Version,
+    /// Host, without port.
+    pub hostname: Hostname,
+    /// Authority as sent.
+    pub authority: String,
+    /// Path and query.
+    pub target: Target,
+    /// Fields.
+    pub headers: HeaderMap,
+    /// Whether a body comes with it, and how long it is if that is known.
+    pub body: Brought,
+}
+
+/// The body that a request brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// None.
+    Nothing,
+    /// So many bytes.
+    Bytes(u64),
+    /// Chunked, or by frames.
+    Unknown,
+}
+
+/// A request that is refused before it is anyone's.
+#[derive(Debug)]
+pub struct Refused {
+    /// Status.
+    pub status: StatusCode,
+    /// Why, for the client.
+    pub why: String,
+}
+
+impl Refused {
+    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { status, why: why.into() }
+    }
+}
+
+/// Reads the head.
+pub fn read(request: Request<Option<Upload>>) -> Result<(Head, Option<Upload>), (Refused, http::request::Parts)> {
+    let (parts, body) = request.into_parts();
+    match check(&parts, body.is_some()) {
+        Ok((hostname, authority, target, brought)) => {
+            let head = Head {
+                method: parts.method,
+                version: parts.version,
+                hostname,
+                authority,
+                target,
+                headers: parts.headers,
+                body: brought,
+            };
+            Ok((head, body))
+        }
+        Err(refused) => Err((refused, parts)),
+    }
+}
+
+type Checked = (Hostname, String, Target, Brought);
+
+fn check(parts: &http::request::Parts, body: bool) -> Result<Checked, Refused> {
+    if parts.method == Method::CONNECT {
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy"));
+    }
+    let text = authority_of(parts.version, &parts.uri, &parts.headers)?;
+    let authority = Authority::parse(text).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let raw = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let target = Target::parse(raw).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    if target.path == "*" && parts.method != Method::OPTIONS {
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "the target * is only for OPTIONS"));
+    }
+    let brought = body_of(&parts.headers, body)?;
+    Ok((authority.host, text.to_owned(), target, brought))
+}
+
+/// The one authority of a request. The target's wins over Host in HTTP/1.1 (RFC 9112 section 3.2.2), and in HTTP/2 both must
+/// agree (RFC 9113 section 8.3.1); two Host fields, or none in HTTP/1.1, are an error (RFC 9112 section 3.2).
+fn authority_of<'a>(version: Version, uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Refused> {
+    let bad = |why: &str| Refused::new(StatusCode::BAD_REQUEST, why);
+    let mut lines = headers.get_all(HOST).iter();
+    let first = lines.next();
+    if lines.next().is_some() {
+        return Err(bad("the request has several Host fields"));
+    }
+    let host = first.map(|value| value.to_str().map_err(|_| bad("the Host field is not readable"))).transpose()?;
+    let target = uri.authority().map(http::uri::Authority::as_str);
+    match (target, host) {
+        (Some(target), Some(host)) if version == Version::HTTP_2 && !target.eq_ignore_ascii_case(host) => {
+            Err(bad(":authority and Host differ"))
+        }
+        (Some(_), None) if version == Version::HTTP_11 => Err(bad("the request has no Host field")),
+        (Some(target), _) => Ok(target),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(bad("the request has no Host field")),
+    }
+}
+
+fn body_of(headers: &HeaderMap, body: bool) -> Result<Brought, Refused> {
+    let bad = |why: &str| Refused::new(StatusCode::BAD_REQUEST, why);
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = match lengths.next() {
+        None => None,
+        Some(value) => {
+            let digits = value.to_str().map_err(|_| bad("Content-Length is not a number"))?;
+            if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(bad("Content-Length is not a number"));
+            }
+            Some(digits.parse::<u64>().map_err(|_| bad("Content-Length is not a number"))?)
+        }
+    };
+    if lengths.next().is_some() {
+        return Err(bad("the request has several Content-Length fields"));
+    }
+    if chunked && length.is_some() {
+        return Err(bad("the request has both Content-Length and Transfer-Encoding"));
+    }
+    Ok(match length {
+        Some(0) => Brought::Nothing,
+        Some(bytes) => Brought::Bytes(bytes),
+        None if !body => Brought::Nothing,
+        None => Brought::Unknown,
+    })
+}
+
+/// The client behind trusted proxies, and its scheme.
+pub fn client_of(peer: Peer, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> (IpAddr, &'static str, bool) {
+    let address = peer.address.ip().to_canonical();
+    if trusted.is_empty() {
+        return (address, peer.scheme, false);
+    }
+    let believed = trusted.iter().any(|net| net.contains(&address));
+    let client = forwarded::client_address(address, headers, trusted);
+    let scheme = forwarded::client_scheme(address, headers, trusted, peer.scheme);
+    (client, scheme, believed)
+}

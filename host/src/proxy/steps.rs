@@ -1,0 +1,359 @@
+//! The steps of a request in their order, as types: each takes the previous step's value.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, Version};
+
+use super::body::Logged;
+use super::decide;
+use super::deliver::{self, Deliverable};
+use super::fetch;
+use super::gap::{self, Begun};
+use super::outcome::{Forward, Outcome, Word};
+use super::request::{self, Brought};
+use super::site::{Generation, Site};
+use super::{Body, Peer, Proxy, failure};
+use crate::cache::Asked;
+use crate::cache::control::RequestDirectives;
+use crate::cache::entry::{Entry, EntryBody};
+use crate::cache::freshness::{self, Freshness};
+use crate::cache::key::CacheKey;
+use crate::policy::exchange::{ClientView, LookupEdits, RequestView, StoreEdits, UpstreamEdits};
+use crate::policy::{ChainLease, Exchange};
+use crate::semantics::authority::Hostname;
+use crate::vhost::Methods;
+
+/// What is carried along from routing to the end.
+pub struct Carried {
+    pub proxy: Arc<Proxy>,
+    pub generation: Arc<Generation>,
+    pub site: Arc<Site>,
+    pub policies: ChainLease,
+    pub exchange: Box<Exchange>,
+    pub hostname: Hostname,
+    pub version: Version,
+    pub peer_trusted: bool,
+    /// on-origin-request has run.
+    pub asked_origin: bool,
+}
+
+impl Carried {
+    /// GET or HEAD.
+    pub fn is_read(&self) -> bool {
+        matches!(self.exchange.request.method, Method::GET | Method::HEAD)
+    }
+
+    /// HEAD.
+    pub fn is_head(&self) -> bool {
+        self.exchange.request.method == Method::HEAD
+    }
+
+    /// A copy for work in the background, which outlives the request.
+    pub fn fork(&self) -> Self {
+        Self {
+            proxy: Arc::clone(&self.proxy),
+            generation: Arc::clone(&self.generation),
+            site: Arc::clone(&self.site),
+            policies: self.policies.clone(),
+            exchange: self.exchange.clone(),
+            hostname: self.hostname.clone(),
+            version: self.version,
+            peer_trusted: self.peer_trusted,
+            asked_origin: self.asked_origin,
+        }
+    }
+}
+
+/// The body that a request brought, not yet read.
+pub struct Upload {
+    pub body: Option<request::Upload>,
+    pub brought: Brought,
+}
+
+/// A step that ends the request early.
+pub type Early = Box<Deliverable>;
+
+/// Checked: one reading of authority, path and body.
+pub struct Received {
+    head: request::Head,
+    upload: Option<request::Upload>,
+    client: IpAddr,
+    scheme: &'static str,
+    peer_trusted: bool,
+    proxy: Arc<Proxy>,
+    generation: Arc<Generation>,
+}
+
+/// The site is known.
+pub struct Routed {
+    pub carried: Carried,
+    pub upload: Upload,
+}
+
+/// The policy let it through.
+pub struct Decided {
+    pub carried: Carried,
+    pub upload: Upload,
+}
+
+/// The cache may be asked.
+pub struct Keyed {
+    pub carried: Carried,
+    pub key: CacheKey,
+}
+
+/// What the cache said.
+pub enum LookedUp {
+    /// Serve this.
+    Fresh(Box<Hit>),
+    /// Ask the origin.
+    Wanting(Box<Wanting>),
+}
+
+/// An entry that may be served as it is.
+pub struct Hit {
+    pub carried: Carried,
+    pub key: CacheKey,
+    pub entry: Arc<Entry>,
+    pub outcome: Outcome,
+}
+
+impl Hit {
+    /// Nothing of it needs to be fetched, as far as that is known without asking the body.
+    fn is_at_hand(&self) -> bool {
+        matches!(self.entry.body, EntryBody::Inline(_)) || self.carried.is_head()
+    }
+}
+
+/// Nothing kept, or nothing that may be served as it is.
+pub struct Wanting {
+    pub carried: Carried,
+    pub key: CacheKey,
+    pub stale: Option<StaleEntry>,
+}
+
+/// An entry that needs a word of the origin.
+#[derive(Clone)]
+pub struct StaleEntry {
+    pub entry: Arc<Entry>,
+    /// It may be served if the origin fails.
+    pub if_error: bool,
+}
+
+/// Runs the steps.
+pub async fn serve(proxy: Arc<Proxy>, peer: Peer, request: Request<Option<request::Upload>>) -> Response<Body> {
+    let received = match Received::read(proxy, peer, request) {
+        Ok(received) => received,
+        Err(response) => return *response,
+    };
+    let deliverable = match received.route() {
+        Ok(routed) => match run(routed).await {
+            Ok(deliverable) | Err(deliverable) => deliverable,
+        },
+        Err(response) => return *response,
+    };
+    deliver::deliver(*deliverable).await
+}
+
+async fn run(routed: Routed) -> Result<Early, Early> {
+    let decided = decide::decide(routed).await?;
+    let keyed = match decided.key() {
+        Ok(keyed) => keyed,
+        // What the cache has no part in; boxed, since it is rare and its future is large.
+        Err((decided, why)) => return Ok(Box::pin(fetch::pass(decided, why)).await),
+    };
+    match keyed.look_up().await? {
+        LookedUp::Fresh(hit) if hit.is_at_hand() => Ok(Deliverable::entry(*hit)),
+        LookedUp::Fresh(hit) => match Box::pin(gap::begin(*hit)).await {
+            Ok(hit) => Ok(Deliverable::entry(hit)),
+            Err(Begun::Answered(early)) => Err(early),
+            Err(Begun::Changed(wanting)) => Ok(Box::pin(fetch::fetch(*wanting)).await),
+        },
+        LookedUp::Wanting(wanting) => Ok(Box::pin(fetch::fetch(*wanting)).await),
+    }
+}
+
+impl Received {
+    /// Reads and checks what came in.
+    fn read(
+        proxy: Arc<Proxy>,
+        peer: Peer,
+        request: Request<Option<request::Upload>>,
+    ) -> Result<Self, Box<Response<Body>>> {
+        let generation = proxy.generation();
+        match request::read(request) {
+            Ok((head, upload)) => {
+                let (client, scheme, peer_trusted) =
+                    request::client_of(peer, &head.headers, &generation.trusted_proxies);
+                Ok(Self { head, upload, client, scheme, peer_trusted, proxy, generation })
+            }
+            Err((refused, parts)) => {
+                let (client, ..) = request::client_of(peer, &parts.headers, &generation.trusted_proxies);
+                let target = parts.uri.path_and_query().map_or("-", http::uri::PathAndQuery::as_str);
+                let logged = Logged {
+                    client,
+                    method: parts.method,
+                    target: target.to_owned(),
+                    version: parts.version,
+                    status: refused.status,
+                    referer: parts.headers.get(http::header::REFERER).cloned(),
+                    user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
+                };
+                Err(Box::new(deliver::plain(proxy, &refused.why, logged)))
+            }
+        }
+    }
+
+    /// Finds the site. An unknown host is misdirected: 421 (RFC 9110 section 15.5.20).
+    fn route(self) -> Result<Routed, Box<Response<Body>>> {
+        let Self { head, upload, client, scheme, peer_trusted, proxy, generation } = self;
+        let brought = head.body;
+        let Some(site) = generation.route(&head.hostname).cloned() else {
+            let logged = Logged {
+                client,
+                method: head.method,
+                target: head.target.raw,
+                version: head.version,
+                status: StatusCode::MISDIRECTED_REQUEST,
+                referer: head.headers.get(http::header::REFERER).cloned(),
+                user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
+            };
+            let why = "no such host here";
+            return Err(Box::new(deliver::plain(proxy, why, logged)));
+        };
+        let carried = carry(proxy, generation, site, head, Client { address: client, scheme, peer_trusted });
+        Ok(Routed { carried, upload: Upload { body: upload, brought } })
+    }
+}
+
+/// Who asks.
+pub struct Client {
+    pub address: IpAddr,
+    pub scheme: &'static str,
+    pub peer_trusted: bool,
+}
+
+/// Puts together what is carried along for a request to a site.
+pub fn carry(
+    proxy: Arc<Proxy>,
+    generation: Arc<Generation>,
+    site: Arc<Site>,
+    head: request::Head,
+    client: Client,
+) -> Carried {
+    let protocol = if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
+    let exchange = Box::new(Exchange {
+        request: RequestView {
+            method: head.method,
+            scheme: client.scheme,
+            host: head.hostname.as_str().to_owned(),
+            authority: head.authority,
+            path: head.target.path,
+            raw_target: head.target.raw,
+            query: head.target.query,
+            headers: head.headers,
+            received_at: proxy.clock.now(),
+        },
+        client: ClientView { ip: client.address, attributes: vec![("conn.protocol", protocol.to_owned())] },
+        upstream: UpstreamEdits::default(),
+        lookup: LookupEdits::default(),
+        store: StoreEdits::default(),
+        response: None,
+        vars: Vec::new(),
+        failed_open: false,
+        unreadable_header: false,
+    });
+    let policies = site.host.chain.lease();
+    let (hostname, version) = (head.hostname, head.version);
+    let peer_trusted = client.peer_trusted;
+    Carried { proxy, generation, site, policies, exchange, hostname, version, peer_trusted, asked_origin: false }
+}
+
+impl Decided {
+    /// Makes the cache key, or tells why the cache has no part in this request.
+    fn key(self) -> Result<Keyed, (Self, Forward)> {
+        if !self.carried.is_read() {
+            return Err((self, Forward::Method));
+        }
+        // A read that brings a body is not answered from the cache: what the body says is not in the key.
+        if self.carried.exchange.lookup.bypass || self.upload.brought != Brought::Nothing {
+            return Err((self, Forward::Bypass));
+        }
+        match decide::key(&self.carried) {
+            Ok(key) => Ok(Keyed { carried: self.carried, key }),
+            Err(_) => Err((self, Forward::Bypass)),
+        }
+    }
+}
+
+impl Keyed {
+    /// Asks the cache: memory first, then the disk.
+    async fn look_up(self) -> Result<LookedUp, Early> {
+        let Self { carried, key } = self;
+        let cache = &carried.proxy.cache;
+        let request = &carried.exchange.request;
+        let asked = Asked { key: &key, headers: &request.headers, request_path: &request.path };
+        let found = match cache.lookup_memory(&asked) {
+            Some(found) => Some(found),
+            None => cache.lookup_disk(&asked).await,
+        };
+        let now = carried.proxy.clock.now();
+        let directives = directives(&request.headers);
+        let Some(found) = found else {
+            if directives.only_if_cached {
+                return Err(only_if_cached(carried));
+            }
+            return Ok(LookedUp::Wanting(Box::new(Wanting { carried, key, stale: None })));
+        };
+        let entry = found.entry;
+        let max_age = carried.exchange.lookup.max_age;
+        match freshness::decide(&entry.head.retention, &entry.head.timing, &directives, max_age, now) {
+            Freshness::Fresh(left) => {
+                // A body that is still coming counts as kept: this request is not forwarded and waits for no other.
+                let outcome = Outcome::hit(seconds(left));
+                Ok(LookedUp::Fresh(Box::new(Hit { carried, key, entry, outcome })))
+            }
+            Freshness::Stale { since, while_revalidate: true, .. } => {
+                fetch::refresh(&carried, &key, &entry);
+                let outcome = Outcome::hit(-seconds(since).max(1));
+                Ok(LookedUp::Fresh(Box::new(Hit { carried, key, entry, outcome })))
+            }
+            Freshness::Stale { if_error, .. } => {
+                if directives.only_if_cached {
+                    return Err(only_if_cached(carried));
+                }
+                let stale = Some(StaleEntry { entry, if_error });
+                Ok(LookedUp::Wanting(Box::new(Wanting { carried, key, stale })))
+            }
+        }
+    }
+}
+
+/// The directives of a request, without work for the many that have none.
+pub fn directives(headers: &http::HeaderMap) -> RequestDirectives {
+    if headers.contains_key(http::header::CACHE_CONTROL) || headers.contains_key(http::header::PRAGMA) {
+        RequestDirectives::parse(headers)
+    } else {
+        RequestDirectives::default()
+    }
+}
+
+/// Whole seconds of a duration for Cache-Status.
+pub fn seconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// RFC 9111 section 5.2.1.7: nothing usable is kept.
+fn only_if_cached(carried: Carried) -> Early {
+    let (headers, body) = failure::page(StatusCode::GATEWAY_TIMEOUT, "not in the cache");
+    Deliverable::local(carried, StatusCode::GATEWAY_TIMEOUT, headers, body, Outcome::local(Word::Error))
+}
+
+/// Whether the host takes this method.
+pub fn method_allowed(site: &Site, method: &Method) -> bool {
+    match site.host.settings.methods {
+        Methods::Read => matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
+        Methods::All => true,
+    }
+}

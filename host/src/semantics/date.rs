@@ -1,0 +1,89 @@
+//! HTTP dates (RFC 9110 section 5.6.7): all three forms are read, the first is written.
+
+use http::header::DATE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::clock::Timestamp;
+
+/// Reads a date; none if it is malformed or before 1970.
+pub fn parse(value: &HeaderValue) -> Option<Timestamp> {
+    let time = httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()?;
+    Some(Timestamp::from_system(time))
+}
+
+/// The date of a field that stands there once and is valid.
+pub fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
+    let mut lines = headers.get_all(name).iter();
+    let date = parse(lines.next()?)?;
+    lines.next().is_none().then_some(date)
+}
+
+/// As a field value. Moments after the year 9999 have no form and become its last second.
+pub fn to_value(moment: Timestamp) -> HeaderValue {
+    const LAST: Timestamp = Timestamp::from_millis(253_402_300_799_000);
+    let text = httpdate::fmt_http_date(moment.min(LAST).to_system());
+    HeaderValue::from_str(&text).expect("a date is ASCII")
+}
+
+/// Gives a response that came without Date, or with one that can't be read, the moment it came (RFC 9110 section 6.6.1):
+/// ages and Expires are reckoned from it.
+pub fn ensure_date(headers: &mut HeaderMap, received_at: Timestamp) {
+    if of(headers, &DATE).is_none() {
+        headers.insert(DATE, to_value(received_at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EXAMPLE: Timestamp = Timestamp::from_millis(784_111_777_000);
+
+    #[test]
+    fn all_three_forms_are_read() {
+        for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(parse(&HeaderValue::from_static(text)), Some(EXAMPLE), "{text}");
+        }
+        for text in [
+            "0",
+            "-1",
+            "",
+            "now",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "1994-11-06T08:49:37Z",
+            "Sun, 06 Nov 1960 08:49:37 GMT",
+        ] {
+            assert_eq!(parse(&HeaderValue::from_static(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_form_is_written() {
+        assert_eq!(to_value(EXAMPLE), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(to_value(Timestamp::from_millis(u64::MAX)), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn a_missing_or_unreadable_date_is_replaced() {
+        let mut headers = HeaderMap::new();
+        ensure_date(&mut headers, EXAMPLE);
+        assert_eq!(of(&headers, &DATE), Some(EXAMPLE));
+        headers.insert(DATE, HeaderValue::from_static("tomorrow"));
+        ensure_date(&mut headers, EXAMPLE);
+        assert_eq!(of(&headers, &DATE), Some(EXAMPLE));
+        ensure_date(&mut headers, Timestamp::from_millis(1));
+        assert_eq!(of(&headers, &DATE), Some(EXAMPLE));
+    }
+
+    proptest! {
+        #[test]
+        fn any_moment_is_written_and_read_to_the_second(millis in any::<u64>(), bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let moment = Timestamp::from_millis(millis % 253_402_300_800_000);
+            prop_assert_eq!(parse(&to_value(moment)).map(Timestamp::as_secs), Some(moment.as_secs()));
+            let _ = to_value(Timestamp::from_millis(millis));
+            let _ = HeaderValue::from_bytes(&bytes).map(|value| parse(&value));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! RFC 9110: what fields and targets mean. Pure; no I/O.
+
+pub mod authority;
+pub mod byte_range;
+pub mod content_type;
+pub mod date;
+pub mod etag;
+pub mod forwarded;
+pub mod hop_by_hop;
+pub mod precondition;
+pub mod target;

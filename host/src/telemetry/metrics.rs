@@ -1,0 +1,139 @@
+//! The one table of metrics: name, unit, labels (bounded) and meaning of each.
+//!
+//! A counter or gauge is one atomic. Looking up a member of a family takes a lock that all its users share, so whoever counts
+//! on every request keeps the member's clone instead (`get_or_create(..).clone()` once per host, not per request).
+//! Histograms are absent: those of prometheus-client lock a mutex at every observation.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// Label: a policy and the phase it failed in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyLabels {
+    /// Name of the policy file.
+    pub policy: String,
+    /// `error`, `trap`, `time`, `memory`, `calls`, `invalid`, `quarantine`, `load`.
+    pub kind: String,
+}
+
+/// Label: an origin of hosts.json and what became of a request to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OriginLabels {
+    /// Name in hosts.json.
+    pub origin: String,
+    /// `ok`, `connect`, `timeout`, `reset`, `refused`, `invalid`.
+    pub outcome: String,
+}
+
+/// Label: a virtual host and the cache's word for the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HostLabels {
+    /// The pattern of hosts.json.
+    pub host: String,
+    /// `hit`, `miss`, `stale`, `revalidated`, `bypass`, `policy`, `error`.
+    pub cache: String,
+}
+
+/// Label: the limit of time that a connection exceeded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TimeoutLabels {
+    /// `head`, `idle`, `write` (the socket took nothing), `window` (HTTP/2 streams got no window).
+    pub limit: &'static str,
+}
+
+macro_rules! table {
+    ($($field:ident : $type:ty, $name:literal, $help:literal;)*) => {
+        /// Every metric, with its handle. Cheap to update, shared by all rooms.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl Metrics {
+            /// The handles and the registry that renders them.
+            pub fn new() -> (Arc<Self>, Registry) {
+                let metrics = Self::default();
+                let mut registry = Registry::with_prefix("proxyhost");
+                registry.register("build", "The program's version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+                $(registry.register($name, $help, metrics.$field.clone());)*
+                (Arc::new(metrics), registry)
+            }
+        }
+    };
+}
+
+/// The media type of what `render` makes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics in the OpenMetrics text format, which Prometheus reads.
+pub fn render(registry: &Registry) -> String {
+    let mut text = String::with_capacity(8 << 10);
+    // Writing into a string cannot fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, registry);
+    text
+}
+
+table! {
+    requests: Family<HostLabels, Counter>, "proxy_requests", "Requests answered, by host and by the cache's word for the answer";
+    response_bytes: Counter, "proxy_response_bytes", "Bytes of bodies sent to clients";
+    connections: Gauge, "listener_connections", "Connections open now";
+    connections_accepted: Counter, "listener_connections_accepted", "Connections accepted";
+    connection_timeouts: Family<TimeoutLabels, Counter>, "listener_connection_timeouts", "Connections closed because the peer took too long, by limit";
+    accept_errors: Counter, "listener_accept_errors", "Failed accepts, out of files for example";
+    log_dropped: Counter, "telemetry_log_records_dropped", "Access-log records dropped because stdout did not keep up";
+    stderr_dropped: Counter, "telemetry_stderr_lines_dropped", "Structured lines dropped because stderr did not keep up";
+    cache_disk_bytes: Gauge, "cache_disk_bytes", "Bytes that bodies and inline records take on disk";
+    cache_entries: Gauge, "cache_entries", "Entries in the index, as counted since start and at the last sweep";
+    cache_memory_bytes: Gauge, "cache_memory_bytes", "Bytes that the memory tier holds";
+    cache_evictions: Counter, "cache_evictions", "Entries evicted from disk";
+    cache_fills: Gauge, "cache_fills_active", "Fills under way";
+    cache_corruptions: Counter, "cache_corrupt_pieces", "Records and slices whose checksum did not match: each became a miss";
+    cache_disk_errors: Counter, "cache_disk_errors", "Reads and writes of the cache folder that failed";
+    purges: Counter, "purge_requests", "Purges carried out";
+    policy_calls: Counter, "policy_calls", "Phase calls of policies";
+    policy_failures: Family<PolicyLabels, Counter>, "policy_failures", "Failed phase calls and loads, by policy and kind";
+    policy_instances: Counter, "policy_instances_created", "Instances of policies created";
+    origin_requests: Family<OriginLabels, Counter>, "origin_requests", "Requests to origins, by outcome";
+    origin_bytes: Counter, "origin_response_bytes", "Bytes of bodies read from origins";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_metrics_are_rendered_under_the_prefix() {
+        let (metrics, registry) = Metrics::new();
+        metrics.connections_accepted.inc_by(3);
+        metrics.connection_timeouts.get_or_create(&TimeoutLabels { limit: "head" }).inc();
+        let text = render(&registry);
+        assert!(text.contains("proxyhost_listener_connections_accepted_total 3\n"), "{text}");
+        assert!(text.contains("proxyhost_listener_connection_timeouts_total{limit=\"head\"} 1\n"), "{text}");
+        assert!(text.contains("proxyhost_build_info{version="), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn names_are_distinct_and_of_the_house_style() {
+        let (_, registry) = Metrics::new();
+        let text = render(&registry);
+        let mut names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "two metrics share a name");
+        for name in names {
+            assert!(
+                name.strip_prefix("proxyhost_")
+                    .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+            );
+        }
+    }
+}

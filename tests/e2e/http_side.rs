@@ -1,0 +1,123 @@
+//! The HTTP side (issue line 11): versions, methods, limits, framing.
+
+use harness::prelude::*;
+
+async fn host() -> (Origin, Host) {
+    let origin = Origin::answering(|_| ok("hello").cache_control("max-age=60")).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    (origin, host)
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge() {
+    let (_origin, host) = host().await;
+    let answer = host.call("GET", "/a").http2().send().await;
+    answer.expect(200, "hello");
+    assert_eq!(answer.version, http::Version::HTTP_2);
+    host.get("/a").await.expect(200, "hello").cache("hit");
+}
+
+#[tokio::test]
+async fn one_connection_serves_many_requests() {
+    let (_origin, host) = host().await;
+    let one = "GET /a HTTP/1.1\r\nhost: a.test\r\n\r\n";
+    let answer = host.raw(one.repeat(10)).await;
+    assert_eq!(answer.statuses(), [200; 10]);
+    let answer = host.raw("GET /a HTTP/1.0\r\nhost: a.test\r\n\r\n").await;
+    assert!(answer.text().starts_with("HTTP/1.") && answer.text().ends_with("hello") && answer.closed, "{answer:?}");
+}
+
+#[tokio::test]
+async fn methods_that_a_host_does_not_take_are_405() {
+    let (origin, host) = host().await;
+    for method in ["POST", "PUT", "DELETE", "PATCH", "PURGE", "TRACE", "CONNECT", "BREW"] {
+        let answer = host.raw(format!("{method} /a HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n")).await;
+        let fine = if method == "CONNECT" { matches!(answer.status(), 400 | 405) } else { answer.status() == 405 };
+        assert!(fine, "{method}: {}", answer.text());
+    }
+    assert!(host.call("POST", "/a").send().await.status(405).field("allow").contains("GET"));
+    assert_eq!(origin.requests(), 0);
+    let options = host.call("OPTIONS", "/a").send().await;
+    assert!(options.status.is_success(), "{options:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_brings_a_body_to_a_reading_host_is_refused() {
+    let (origin, host) = host().await;
+    let answer = host.raw("GET /a HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\n\r\nhello").await;
+    assert!(matches!(answer.status(), 400 | 413), "{}", answer.text());
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_head_of_a_megabyte_is_431() {
+    let (_origin, host) = host().await;
+    let huge = "a".repeat(1_000_000);
+    let answer = host.raw(format!("GET /a HTTP/1.1\r\nhost: a.test\r\nx-big: {huge}\r\n\r\n")).await;
+    assert!(matches!(answer.status(), 431 | 0) && answer.closed, "{}", answer.status());
+    let many: String = (0..5000).map(|n| format!("x-{n}: y\r\n")).collect();
+    let answer = host.raw(format!("GET /a HTTP/1.1\r\nhost: a.test\r\n{many}\r\n")).await;
+    assert!(matches!(answer.status(), 431 | 0) && answer.closed, "{}", answer.status());
+    let answer = host.raw(format!("GET /{huge} HTTP/1.1\r\nhost: a.test\r\n\r\n")).await;
+    assert!(matches!(answer.status(), 414 | 431 | 0) && answer.closed, "{}", answer.status());
+    host.get("/a").await.expect(200, "hello");
+}
+
+#[tokio::test]
+async fn framing_that_can_be_read_in_two_ways_is_refused() {
+    let origin = Origin::answering(|_| ok("hello")).await;
+    let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    for fields in [
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "content-length: 5, 6\r\n",
+        "content-length: -1\r\n",
+        "content-length: +5\r\n",
+        "content-length: 99999999999999999999\r\n",
+        "transfer-encoding: gzip\r\n",
+        "transfer-encoding: chunked, gzip\r\n",
+        "transfer-encoding : chunked\r\n",
+    ] {
+        let answer = host.raw(format!("POST /a HTTP/1.1\r\nhost: a.test\r\n{fields}\r\nhello")).await;
+        assert!(matches!(answer.status(), 400 | 413 | 501), "{fields:?}: {}", answer.text());
+    }
+    let both = "POST /a HTTP/1.1\r\nhost: a.test\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a.test\r\n\r\n";
+    host.raw(both).await;
+    // Whatever was answered: what the origin got was framed in one way.
+    for seen in origin.seen() {
+        assert!(!(seen.has("content-length") && seen.has("transfer-encoding")), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn host_fields_that_are_none_are_400() {
+    let (_origin, host) = host().await;
+    for head in [
+        "GET /a HTTP/1.1\r\n\r\n",
+        "GET /a HTTP/1.1\r\nhost: a.test\r\nhost: b.test\r\n\r\n",
+        "GET /a HTTP/1.1\r\nhost: a.test/x\r\n\r\n",
+        "GET /a HTTP/1.1\r\nhost: a test\r\n\r\n",
+        "GET /a HTTP/1.1\r\nhost: \r\n\r\n",
+        "GET /a HTTP/1.1\r\nhost: user@a.test\r\n\r\n",
+    ] {
+        let answer = host.raw(head).await;
+        assert!(matches!(answer.status(), 400 | 421), "{head:?}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_slow_head_is_cut() {
+    let (_origin, host) = host().await;
+    let answer = host.raw_for("GET /a HTTP/1.1\r\nhost: a.t", secs(20)).await;
+    assert!(answer.closed && matches!(answer.status(), 408 | 0), "{answer:?}");
+    let nothing = host.raw_for("", secs(20)).await;
+    assert!(nothing.closed, "a connection that says nothing is kept for ever");
+}
+
+#[tokio::test]
+async fn date_and_no_surprises() {
+    let (_origin, host) = host().await;
+    let answer = host.get("/a").await;
+    assert!(httpdate::parse_http_date(&answer.field("date")).is_ok(), "{answer:?}");
+    assert_eq!(answer.headers.get_all("date").iter().count(), 1);
+    assert_eq!(answer.headers.get_all("content-length").iter().count(), 1);
+}

@@ -1,0 +1,29 @@
+//! Plays: the built program between real parts, one story each, named as a sentence about its behaviour.
+//!
+//! Every play has its own folder and its own ports, so that they run side by side; how many at a time is for
+//! `RUST_TEST_THREADS`, by default one a core. `cargo test --workspace` builds the program first; the policies of `policies/`
+//! are built by `cargo xtask policies`.
+
+mod access_log;
+mod admin;
+mod bad_targets;
+mod conditional;
+mod config_errors;
+mod crash;
+mod dir_origin;
+mod disk;
+mod freshness;
+mod garage;
+mod hit_and_miss;
+mod http_origin;
+mod http_side;
+mod policy;
+mod policy_failures;
+mod purge;
+mod range;
+mod reload;
+mod s3;
+mod signed_url;
+mod stale;
+mod static_site;
+mod vary;

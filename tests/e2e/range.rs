@@ -1,0 +1,132 @@
+//! Ranges (RFC 9110 section 14), from whole entries, from partly filled ones, and past a huge object's other bytes.
+
+use harness::prelude::*;
+
+const LENGTH: u64 = 10_000_000;
+
+async fn big() -> (Origin, Host) {
+    let reply = ok(generated(1, LENGTH)).cache_control("max-age=600").etag("\"big\"").conditional().ranged();
+    let origin = Origin::serving("/a", reply).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    (origin, host)
+}
+
+#[tokio::test]
+async fn single_ranges_of_a_whole_entry() {
+    let (origin, host) = big().await;
+    host.get("/a").await.expect(200, pattern(1, 0..LENGTH));
+    let ranged = async |range: &str| host.call("GET", "/a").range(range).send().await;
+    let first = ranged("0-99").await;
+    first.expect(206, pattern(1, 0..100)).cache("hit").header("content-range", "bytes 0-99/10000000");
+    ranged("9999990-").await.expect(206, pattern(1, 9_999_990..LENGTH));
+    ranged("-10").await.expect(206, pattern(1, 9_999_990..LENGTH));
+    ranged("9999990-99999999").await.expect(206, pattern(1, 9_999_990..LENGTH));
+    ranged("1048570-1048590").await.expect(206, pattern(1, 1_048_570..1_048_591));
+    assert_eq!(origin.requests(), 1);
+}
+
+#[tokio::test]
+async fn several_ranges_are_multipart() {
+    let (_origin, host) = big().await;
+    host.get("/a").await.status(200);
+    let answer = host.call("GET", "/a").range("0-4,100-104,-5").send().await;
+    answer.status(206);
+    assert!(answer.field("content-type").starts_with("multipart/byteranges"), "{answer:?}");
+    let parts = answer.parts();
+    let expected = [(0, 5), (100, 105), (LENGTH - 5, LENGTH)];
+    assert_eq!(parts.len(), expected.len(), "{answer:?}");
+    for ((range, bytes), (start, end)) in parts.iter().zip(expected) {
+        assert_eq!(*range, format!("bytes {start}-{}/{LENGTH}", end - 1));
+        assert_eq!(*bytes, pattern(1, start..end));
+    }
+    assert_eq!(answer.number("content-length"), answer.body.len() as u64);
+}
+
+#[tokio::test]
+async fn what_cannot_be_satisfied_is_416_and_what_is_nonsense_is_ignored() {
+    let (_origin, host) = big().await;
+    host.get("/a").await.status(200);
+    let ranged = async |value: &str| host.call("GET", "/a").header("range", value).send().await;
+    ranged("bytes=10000000-").await.status(416).header("content-range", "bytes */10000000");
+    ranged("bytes=-0").await.status(416);
+    for nonsense in ["bytes=5-2", "bytes=a-b", "chickens=0-1", "bytes", "bytes=", "bytes=--1"] {
+        ranged(nonsense).await.status(200);
+    }
+}
+
+#[tokio::test]
+async fn absurd_ranges_cost_nothing() {
+    let (_origin, host) = big().await;
+    host.get("/a").await.status(200);
+    let many = format!("bytes={}", (0..1000).map(|_| "0-").collect::<Vec<_>>().join(","));
+    let answer = host.call("GET", "/a").header("range", &many).send().await;
+    assert!(answer.body.len() as u64 <= LENGTH, "{} bytes for a thousand times the whole", answer.body.len());
+    let overflow = host.call("GET", "/a").range("99999999999999999999999999-").send().await;
+    assert!(matches!(overflow.status.as_u16(), 200 | 416), "{overflow:?}");
+}
+
+#[tokio::test]
+async fn a_range_of_a_missing_object_does_not_fetch_all_of_it() {
+    let (origin, host) = big().await;
+    let ranged = async |range: &str| host.call("GET", "/a").range(range).send().await;
+    ranged("5000000-5000099").await.expect(206, pattern(1, 5_000_000..5_000_100));
+    assert!(origin.seen().iter().all(|seen| seen.has("range")), "{:?}", origin.seen());
+    let before = origin.requests();
+    ranged("5000010-5000019").await.expect(206, pattern(1, 5_000_010..5_000_020)).cache("hit");
+    assert_eq!(origin.requests(), before);
+    // All of it is put together from what is there and what is not yet.
+    host.get("/a").await.expect(200, pattern(1, 0..LENGTH));
+    host.get("/a").await.expect(200, pattern(1, 0..LENGTH)).cache("hit");
+}
+
+#[tokio::test]
+async fn further_pieces_are_asked_for_by_the_version_of_the_first() {
+    let (origin, host) = big().await;
+    host.call("GET", "/a").range("0-9").send().await.status(206);
+    host.call("GET", "/a").range("9000000-9000009").send().await.expect(206, pattern(1, 9_000_000..9_000_010));
+    assert_eq!(origin.last().header("if-match"), "\"big\"");
+}
+
+#[tokio::test]
+async fn an_object_that_changed_between_two_pieces_is_never_mixed() {
+    let (origin, host) = big().await;
+    host.call("GET", "/a").range("0-9").send().await.expect(206, pattern(1, 0..10));
+    origin.set("/a", ok(generated(2, LENGTH)).cache_control("max-age=600").etag("\"new\"").conditional().ranged());
+    host.call("GET", "/a").range("9000000-9000009").send().await.expect(206, pattern(2, 9_000_000..9_000_010));
+    host.call("GET", "/a").range("0-9").send().await.expect(206, pattern(2, 0..10));
+    host.get("/a").await.expect(200, pattern(2, 0..LENGTH));
+}
+
+#[tokio::test]
+async fn an_origin_without_ranges_still_gives_them_to_clients() {
+    let origin = Origin::serving("/a", ok(generated(1, 500_000)).cache_control("max-age=600").etag("\"x\"")).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let answer = host.call("GET", "/a").range("1000-1099").send().await;
+    match answer.status.as_u16() {
+        206 => answer.expect(206, pattern(1, 1000..1100)),
+        _ => answer.expect(200, pattern(1, 0..500_000)),
+    };
+    host.get("/a").await.expect(200, pattern(1, 0..500_000));
+    host.call("GET", "/a").range("1000-1099").send().await.expect(206, pattern(1, 1000..1100)).cache("hit");
+}
+
+#[tokio::test]
+async fn without_a_strong_validator_parts_are_not_combined() {
+    let weak = ok(generated(1, LENGTH)).cache_control("max-age=600").etag("W/\"x\"").ranged();
+    let origin = Origin::serving("/a", weak).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.call("GET", "/a").range("0-9").send().await.expect(206, pattern(1, 0..10));
+    origin.set("/a", ok(generated(2, LENGTH)).cache_control("max-age=600").etag("W/\"x\"").ranged());
+    let whole = host.get("/a").await.status(200).body.clone();
+    assert!(whole == pattern(1, 0..LENGTH) || whole == pattern(2, 0..LENGTH), "two versions in one body");
+}
+
+#[tokio::test]
+async fn a_range_with_if_range_of_another_version_is_the_whole() {
+    let (_origin, host) = big().await;
+    host.get("/a").await.status(200);
+    let ranged = async |validator: &str| host.call("GET", "/a").range("0-9").header("if-range", validator).send().await;
+    ranged("\"big\"").await.expect(206, pattern(1, 0..10));
+    ranged("\"other\"").await.expect(200, pattern(1, 0..LENGTH));
+    ranged("W/\"big\"").await.expect(200, pattern(1, 0..LENGTH));
+}

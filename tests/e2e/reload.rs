@@ -1,0 +1,57 @@
+//! Reloading hosts.json: all or nothing (issue line 4).
+
+use harness::prelude::*;
+
+#[tokio::test]
+async fn by_signal_and_by_request() {
+    let origin = Origin::answering(|request| ok(request.target.clone()).cache_control("max-age=600")).await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/x").await.expect(200, "/x");
+    host.get_from("b.test", "/x").await.status(421);
+    host.rewrite(json!({ "hosts": { "b.test": { "origin": "origin1" } } }));
+    host.reload().await.status(200);
+    host.get_from("b.test", "/x").await.expect(200, "/x");
+    // The cache stays.
+    host.get("/x").await.cache("hit");
+    host.rewrite(json!({ "hosts": { "c.test": { "origin": "origin1" } } }));
+    host.signal(libc::SIGHUP);
+    for _ in 0..200 {
+        if host.get_from("c.test", "/x").await.status == 200 {
+            return;
+        }
+        tokio::time::sleep(millis(50)).await;
+    }
+    panic!("SIGHUP changed nothing: {:?}", host.stderr());
+}
+
+#[tokio::test]
+async fn a_bad_file_keeps_the_old_one_and_says_why() {
+    let origin = Origin::answering(|request| ok(request.target.clone()).cache_control("max-age=600")).await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.rewrite(
+        json!({ "hosts": { "b.test": { "origin": "nowhere" }, "c.test": { "origin": "origin1" } }, "wrong": 1 }),
+    );
+    let answer = host.reload().await;
+    assert!(answer.status.is_client_error() || answer.status.is_server_error(), "{answer:?}");
+    for word in ["nowhere", "wrong"] {
+        assert!(answer.text().contains(word), "{word:?} is not told: {}", answer.text());
+    }
+    host.get("/x").await.expect(200, "/x");
+    host.get_from("c.test", "/x").await.status(421);
+    host.signal(libc::SIGHUP);
+    host.stderr_line("nowhere").await;
+    host.get("/x").await.expect(200, "/x");
+}
+
+#[tokio::test]
+async fn requests_in_flight_finish_on_the_old_configuration() {
+    let (reply, gate) = ok(generated(1, 200_000)).gated(1000);
+    let origin = Origin::serving("/a", reply).await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    let mut stream = host.call("GET", "/a").open().await.unwrap();
+    let first = stream.read(1).await.unwrap();
+    host.rewrite(json!({ "hosts": { "b.test": { "origin": "origin1" } } }));
+    host.reload().await.status(200);
+    gate.open();
+    assert_eq!(first.len() + stream.read(usize::MAX).await.unwrap().len(), 200_000);
+}

@@ -1,0 +1,56 @@
+//! Stale answers (RFC 5861, RFC 9111 section 4.2.4): when the origin fails, and not when it forbade them.
+
+use harness::prelude::*;
+
+async fn expired(cache_control: &str) -> (Origin, Host) {
+    let origin = Origin::serving("/a", ok("old").cache_control(cache_control).etag("\"1\"").conditional()).await;
+    let with = origin.with(json!({ "timeouts": { "first_byte": "1s" } }));
+    let host = Host::with(vhost("a.test").origin(&with)).await;
+    host.get("/a").await.expect(200, "old");
+    tokio::time::sleep(millis(2100)).await;
+    (origin, host)
+}
+
+#[tokio::test]
+async fn served_when_the_origin_fails() {
+    let (mut origin, host) = expired("max-age=1").await;
+    for failure in [reply(500, "broken"), reply(503, "busy"), raw(""), hang()] {
+        origin.set("/a", failure);
+        let answer = host.get("/a").await;
+        answer.expect(200, "old");
+        assert!(answer.number("age") >= 1, "{answer:?}");
+    }
+    origin.stop();
+    tokio::time::sleep(millis(50)).await;
+    host.get("/a").await.expect(200, "old");
+    origin.restart().await;
+    origin.set("/a", ok("new").cache_control("max-age=60"));
+    host.get_until("/a", |answer| answer.text() == "new").await;
+}
+
+#[tokio::test]
+async fn never_when_the_origin_forbade_it() {
+    for forbidden in ["max-age=1, must-revalidate", "max-age=1, proxy-revalidate", "s-maxage=1", "no-cache"] {
+        let (origin, host) = expired(forbidden).await;
+        origin.set("/a", raw(""));
+        let answer = host.get("/a").await;
+        assert!(matches!(answer.status.as_u16(), 502..=504), "{forbidden}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_404_is_an_answer_and_no_failure() {
+    let (origin, host) = expired("max-age=1").await;
+    origin.set("/a", reply(404, "gone"));
+    host.get("/a").await.expect(404, "gone");
+}
+
+#[tokio::test]
+async fn served_at_once_while_it_is_revalidated() {
+    let (origin, host) = expired("max-age=1, stale-while-revalidate=60").await;
+    origin.set("/a", ok("new").cache_control("max-age=60").late(secs(1)));
+    let start = std::time::Instant::now();
+    host.get("/a").await.expect(200, "old").cache("stale");
+    assert!(start.elapsed() < millis(900), "{:?}", start.elapsed());
+    host.get_until("/a", |answer| answer.text() == "new").await;
+}

@@ -1,0 +1,71 @@
+//! Variants (RFC 9111 section 4.1).
+
+use harness::prelude::*;
+
+#[tokio::test]
+async fn each_value_of_a_nominated_field_has_its_own_entry() {
+    let origin = Origin::answering(|request| {
+        ok(request.header("accept-language").to_owned()).cache_control("max-age=60").vary("Accept-Language")
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    for _ in 0..2 {
+        for language in ["de", "en"] {
+            host.call("GET", "/a").header("accept-language", language).send().await.expect(200, language);
+        }
+        host.get("/a").await.expect(200, "");
+    }
+    assert_eq!(origin.requests(), 3);
+}
+
+#[tokio::test]
+async fn another_variant_is_a_vary_miss() {
+    let origin =
+        Origin::answering(|request| ok(request.header("accept").to_owned()).cache_control("max-age=60").vary("accept"))
+            .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.call("GET", "/a").header("accept", "text/html").send().await.cache("fwd=uri-miss");
+    host.call("GET", "/a").header("accept", "image/png").send().await.cache("fwd=vary-miss");
+}
+
+#[tokio::test]
+async fn vary_star_is_never_used_again() {
+    let origin = Origin::serving("/a", ok("x").cache_control("max-age=60").vary("*")).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/a").await.expect(200, "x");
+    host.get("/a").await.expect(200, "x").cache("miss");
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test]
+async fn those_who_waited_for_another_variant_get_their_own() {
+    let origin = Origin::answering(|request| {
+        ok(request.header("accept-language").to_owned())
+            .cache_control("max-age=60")
+            .vary("accept-language")
+            .late(millis(300))
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let languages = ["de", "en", "fr", "de", "en", "fr"];
+    let calls = languages.map(|language| host.call("GET", "/a").header("accept-language", language).send());
+    let answers = futures_util::future::join_all(calls).await;
+    for (answer, language) in answers.iter().zip(languages) {
+        answer.expect(200, language);
+    }
+}
+
+#[tokio::test]
+async fn a_purge_takes_all_variants() {
+    let origin =
+        Origin::answering(|request| ok(request.header("accept").to_owned()).cache_control("max-age=60").vary("accept"))
+            .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    for accept in ["a/a", "b/b"] {
+        host.call("GET", "/a").header("accept", accept).send().await.expect(200, accept);
+    }
+    host.purge(json!({ "host": "a.test", "path": "/a" })).await;
+    for accept in ["a/a", "b/b"] {
+        host.call("GET", "/a").header("accept", accept).send().await.expect(200, accept).cache("miss");
+    }
+}

@@ -1,0 +1,681 @@
+//! The built program in a folder of its own: a `hosts.json` written from a sentence, ports of the system's choice, and every
+//! way to talk to it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::client::{Answer, Call, RawAnswer, send_raw};
+
+/// No start takes longer, even when two cores compile policies for many plays.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// What can stand under `origins` in hosts.json.
+pub trait AsOrigin {
+    /// Its JSON.
+    fn as_origin(&self) -> Value;
+}
+
+impl AsOrigin for Value {
+    fn as_origin(&self) -> Value {
+        self.clone()
+    }
+}
+
+impl AsOrigin for Path {
+    fn as_origin(&self) -> Value {
+        json!({ "dir": { "path": self } })
+    }
+}
+
+impl AsOrigin for TempDir {
+    fn as_origin(&self) -> Value {
+        self.path().as_origin()
+    }
+}
+
+/// A virtual host of hosts.json, and the files that it needs.
+#[derive(Clone, Debug)]
+pub struct VirtualHost {
+    name: String,
+    value: Value,
+    origin: Option<Value>,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// A virtual host of this name.
+pub fn vhost(name: &str) -> VirtualHost {
+    VirtualHost { name: name.to_owned(), value: json!({}), origin: None, files: Vec::new() }
+}
+
+impl VirtualHost {
+    /// Gives it an origin.
+    #[must_use]
+    pub fn origin(mut self, origin: &(impl AsOrigin + ?Sized)) -> Self {
+        self.origin = Some(origin.as_origin());
+        self
+    }
+
+    /// Sets a member of its object.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.value[name] = value.into();
+        self
+    }
+
+    /// Gives it a built policy of `policies/` with this stanza beside `wasm`.
+    #[must_use]
+    pub fn policy(self, name: &str, stanza: Value) -> Self {
+        self.wasm(&format!("{name}.wasm"), &crate::policies::built(name), stanza)
+    }
+
+    /// Gives it a policy of these bytes with this stanza beside `wasm`.
+    #[must_use]
+    pub fn wasm(mut self, file: &str, bytes: &[u8], stanza: Value) -> Self {
+        self.files.push((PathBuf::from("policies").join(file), bytes.to_vec()));
+        let mut policy = json!({ "wasm": file });
+        merge(&mut policy, &stanza);
+        self.value["policy"] = match self.value.get("policy").cloned() {
+            None => policy,
+            // A second policy makes a chain.
+            Some(Value::Array(mut chain)) => {
+                chain.push(policy);
+                Value::Array(chain)
+            }
+            Some(first) => json!([first, policy]),
+        };
+        self
+    }
+}
+
+/// Lays the members of one object over another, objects in objects member by member.
+pub fn merge(value: &mut Value, over: &Value) {
+    match (value, over) {
+        (Value::Object(value), Value::Object(over)) => {
+            for (name, over) in over {
+                merge(value.entry(name.clone()).or_insert(Value::Null), over);
+            }
+        }
+        (value, over) => *value = over.clone(),
+    }
+}
+
+/// How a host is started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    config: Value,
+    files: Vec<(PathBuf, Vec<u8>)>,
+    env: BTreeMap<OsString, OsString>,
+    first: Option<String>,
+    arguments: Vec<OsString>,
+}
+
+/// A setup with the listeners on free ports and a small cache.
+pub fn setup() -> Setup {
+    Setup {
+        config: json!({
+            "listen": { "http": ["127.0.0.1:0"], "admin": "127.0.0.1:0" },
+            "cache": { "dir": "cache", "disk": "1GB", "memory": "32MB" },
+            "origins": {},
+            "hosts": {},
+        }),
+        files: Vec::new(),
+        env: BTreeMap::new(),
+        first: None,
+        arguments: Vec::new(),
+    }
+}
+
+impl From<VirtualHost> for Setup {
+    fn from(virtual_host: VirtualHost) -> Self {
+        setup().vhost(virtual_host)
+    }
+}
+
+impl Setup {
+    /// Adds a virtual host. The first one is whom calls ask when they name no other.
+    #[must_use]
+    pub fn vhost(mut self, virtual_host: VirtualHost) -> Self {
+        let VirtualHost { name, mut value, origin, files } = virtual_host;
+        if let Some(origin) = origin {
+            let origins = self.config["origins"].as_object_mut().expect("setup() puts an object there");
+            let known = origins.iter().find(|(_, known)| **known == origin).map(|(name, _)| name.clone());
+            let id = known.unwrap_or_else(|| format!("origin{}", origins.len() + 1));
+            origins.insert(id.clone(), origin);
+            value["origin"] = json!(id);
+        }
+        self.config["hosts"][&name] = value;
+        self.files.extend(files);
+        self.first.get_or_insert(name);
+        self
+    }
+
+    /// Adds an origin under a name of its own, for policies that choose.
+    #[must_use]
+    pub fn origin(mut self, name: &str, origin: &(impl AsOrigin + ?Sized)) -> Self {
+        self.config["origins"][name] = origin.as_origin();
+        self
+    }
+
+    /// Lays these members over hosts.json.
+    #[must_use]
+    pub fn config(mut self, members: Value) -> Self {
+        merge(&mut self.config, &members);
+        self
+    }
+
+    /// Writes a file beside hosts.json.
+    #[must_use]
+    pub fn file(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.files.push((PathBuf::from(path), bytes.into()));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Starts the program and waits until it listens.
+    pub async fn start(self) -> Host {
+        Host::with(self).await
+    }
+
+    /// Starts the program, which must refuse, and tells how.
+    pub async fn refused(self) -> Refusal {
+        let folder = self.lay_out();
+        run(folder.path(), &self.env, &["--config", "hosts.json"]).await
+    }
+
+    /// Runs `proxyhost` with these arguments in the folder, and waits until it ends.
+    pub async fn run(self, arguments: &[&str]) -> Refusal {
+        let folder = self.lay_out();
+        run(folder.path(), &self.env, arguments).await
+    }
+
+    /// hosts.json as it would be written.
+    pub fn json(&self) -> &Value {
+        &self.config
+    }
+
+    fn lay_out(&self) -> TempDir {
+        let folder = crate::temp_dir("host");
+        let write = |path: &Path, bytes: &[u8]| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("the path lies in the folder"))
+                .expect("a new folder is writable");
+            std::fs::write(path, bytes).expect("a new folder is writable");
+        };
+        for (path, bytes) in &self.files {
+            write(path, bytes);
+        }
+        // A file that the play wrote itself counts.
+        if !folder.path().join("hosts.json").exists() {
+            write(Path::new("hosts.json"), &pretty(&self.config));
+        }
+        folder
+    }
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("JSON values can be written")
+}
+
+/// How a run of the program ended.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Exit code, -1 for a signal.
+    pub code: i32,
+    /// All of stdout.
+    pub stdout: String,
+    /// All of stderr.
+    pub stderr: String,
+}
+
+impl Refusal {
+    /// Holds the exit code against this.
+    #[track_caller]
+    pub fn code(&self, code: i32) -> &Self {
+        assert_eq!(self.code, code, "exit code; stdout {:?}, stderr {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// stderr must say all of this.
+    #[track_caller]
+    pub fn says(&self, what: &[&str]) -> &Self {
+        for what in what {
+            assert!(self.stderr.contains(what), "stderr does not say {what:?}: {}", self.stderr);
+        }
+        self
+    }
+
+    /// stderr must not say this.
+    #[track_caller]
+    pub fn never_says(&self, what: &str) -> &Self {
+        assert!(!self.stderr.contains(what), "stderr says {what:?}: {}", self.stderr);
+        self
+    }
+}
+
+async fn run(folder: &Path, env: &BTreeMap<OsString, OsString>, arguments: &[&str]) -> Refusal {
+    let mut command = command(folder, env);
+    command.args(arguments);
+    let output = tokio::time::timeout(START_WITHIN, command.output());
+    let output = output.await.expect("the program ends by itself").expect("the program can be started");
+    Refusal {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn command(folder: &Path, env: &BTreeMap<OsString, OsString>) -> Command {
+    let mut command = Command::new(crate::program());
+    command.current_dir(folder).envs(env).stdin(Stdio::null()).kill_on_drop(true);
+    // Nothing of the surroundings may lend credentials to a play.
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "http_proxy"] {
+        if !env.contains_key(std::ffi::OsStr::new(name)) {
+            command.env_remove(name);
+        }
+    }
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    command
+}
+
+/// Lines of an output as they come.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn follow(&self, output: impl AsyncRead + Unpin + Send + 'static) {
+        let lines = self.0.clone();
+        tokio::spawn(async move {
+            let mut reader = BufReader::new(output);
+            let mut line = Vec::new();
+            while matches!(reader.read_until(b'\n', &mut line).await, Ok(1..)) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(text);
+                line.clear();
+            }
+        });
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
+
+/// A running proxy. It is killed when it is dropped.
+pub struct Host {
+    folder: TempDir,
+    setup: Setup,
+    child: Child,
+    http: Vec<SocketAddr>,
+    admin: SocketAddr,
+    stdout: Lines,
+    stderr: Lines,
+    started_in: Duration,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("stderr of the proxy:\n{}", self.stderr.all().join("\n"));
+        }
+        // kill_on_drop does it as well, but only when the runtime gets to it.
+        let _ = self.child.start_kill();
+    }
+}
+
+impl Host {
+    /// Starts the program with one virtual host, or a whole setup, and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, with what it said.
+    pub async fn with(setup: impl Into<Setup>) -> Self {
+        let setup = setup.into();
+        let folder = setup.lay_out();
+        match Self::start_in(folder, setup).await {
+            Ok(host) => host,
+            Err(said) => panic!("the proxy does not start: {said}"),
+        }
+    }
+
+    async fn start_in(folder: TempDir, setup: Setup) -> Result<Self, String> {
+        let (child, http, admin, stdout, stderr, started_in) = spawn(folder.path(), &setup).await?;
+        Ok(Self { folder, setup, child, http, admin, stdout, stderr, started_in })
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.http[0]
+    }
+
+    /// Where its admin listener is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// How long it took from the start of the process to the listeners.
+    pub fn started_in(&self) -> Duration {
+        self.started_in
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process is running")
+    }
+
+    /// A file or folder beside hosts.json.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A request to its first virtual host.
+    #[track_caller]
+    pub fn call(&self, method: &str, target: &str) -> Call {
+        // Under a wildcard any name will do.
+        let name = self.setup.first.as_deref().unwrap_or("localhost").replace('*', "any");
+        Call::new(self.address(), method, target, &name)
+    }
+
+    /// GET from its first virtual host.
+    pub async fn get(&self, target: &str) -> Answer {
+        self.call("GET", target).send().await
+    }
+
+    /// HEAD from its first virtual host.
+    pub async fn head(&self, target: &str) -> Answer {
+        self.call("HEAD", target).send().await
+    }
+
+    /// GET from another virtual host.
+    pub async fn get_from(&self, host: &str, target: &str) -> Answer {
+        self.call("GET", target).host(host).send().await
+    }
+
+    /// GET until the answer is as it should be, for what takes effect a little later than it is asked for.
+    pub async fn get_until(&self, target: &str, so: impl Fn(&Answer) -> bool) -> Answer {
+        let start = Instant::now();
+        loop {
+            let answer = self.get(target).await;
+            if so(&answer) {
+                return answer;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "{target} never became what it should be: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Sends bytes as they are, and reads until the server closes or says nothing for a second.
+    pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> RawAnswer {
+        self.raw_for(bytes, Duration::from_secs(1)).await
+    }
+
+    /// Sends bytes as they are, and reads until the server closes or says nothing for so long.
+    pub async fn raw_for(&self, bytes: impl AsRef<[u8]>, patience: Duration) -> RawAnswer {
+        send_raw(self.address(), bytes.as_ref(), patience).await
+    }
+
+    /// The token that the program made for its admin listener.
+    pub fn token(&self) -> String {
+        let file = self.path("cache/admin-token");
+        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).trim().to_owned()
+    }
+
+    /// A request to the admin listener, with the token.
+    #[track_caller]
+    pub fn admin(&self, method: &str, target: &str) -> Call {
+        self.admin_without_token(method, target).header("authorization", &format!("Bearer {}", self.token()))
+    }
+
+    /// A request to the admin listener, without the token.
+    #[track_caller]
+    pub fn admin_without_token(&self, method: &str, target: &str) -> Call {
+        Call::new(self.admin, method, target, &self.admin.to_string())
+    }
+
+    /// Purges by `POST /purge`; the sequence.
+    pub async fn purge(&self, what: Value) -> u64 {
+        let call = self.admin("POST", "/purge").header("content-type", "application/json").body(what.to_string());
+        let answer = call.send().await;
+        answer.status(200);
+        answer.json()["sequence"].as_u64().unwrap_or_else(|| panic!("no sequence in {}", answer.text()))
+    }
+
+    /// `POST /reload`.
+    pub async fn reload(&self) -> Answer {
+        self.admin("POST", "/reload").send().await
+    }
+
+    /// Writes hosts.json anew with these members laid over what is there, without reloading it.
+    pub fn rewrite(&mut self, members: Value) {
+        merge(&mut self.setup.config, &members);
+        self.write_config(&self.setup.config.clone());
+    }
+
+    /// Writes hosts.json anew.
+    pub fn write_config(&self, config: &Value) {
+        self.write("hosts.json", &pretty(config));
+    }
+
+    /// Writes a file beside hosts.json, by rename, as a careful person would.
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("the path lies in the folder")).expect("the folder is writable");
+        let new = path.with_extension("new");
+        std::fs::write(&new, bytes).expect("the folder is writable");
+        std::fs::rename(&new, &path).expect("the folder is writable");
+    }
+
+    /// `GET /stats`.
+    pub async fn stats(&self) -> Value {
+        self.admin("GET", "/stats").send().await.status(200).json()
+    }
+
+    /// `GET /metrics`.
+    pub async fn metrics(&self) -> String {
+        self.admin("GET", "/metrics").send().await.status(200).text()
+    }
+
+    /// The sum of a metric over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// `proxyhost explain URL --json`, run as a person would.
+    pub async fn explain(&self, url: &str) -> Refusal {
+        self.cli(&["explain", "--config", "hosts.json", url]).await
+    }
+
+    /// Runs the program with these arguments beside hosts.json.
+    pub async fn cli(&self, arguments: &[&str]) -> Refusal {
+        run(self.folder.path(), &self.setup.env, arguments).await
+    }
+
+    /// Lines of stdout so far: the access log.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.all()
+    }
+
+    /// Lines of stderr so far.
+    pub fn stderr(&self) -> Vec<String> {
+        self.stderr.all()
+    }
+
+    /// Waits for a line of stdout that contains this.
+    pub async fn stdout_line(&self, what: &str) -> String {
+        wait_for_line(&self.stdout, what).await
+    }
+
+    /// Waits for a line of stderr that contains this.
+    pub async fn stderr_line(&self, what: &str) -> String {
+        wait_for_line(&self.stderr, what).await
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.pid()).expect("process ids are small");
+        // A wrapper for this one call would be a dependency more.
+        #[expect(unsafe_code, reason = "kill(2) has no safe form in libc")]
+        // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
+        let result = unsafe { libc::kill(pid, signal) };
+        assert_eq!(result, 0, "the process takes signals");
+    }
+
+    /// Waits until the process ends; its exit code, or minus the signal.
+    pub async fn ended(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        let status = status.expect("the process ends").expect("the process can be waited for");
+        status.code().unwrap_or_else(|| -status.signal().unwrap_or_default())
+    }
+
+    /// Kills the process as `kill -9` does, and starts it again on the same folder.
+    pub async fn crash_and_restart(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.ended().await;
+        self.start_again().await;
+    }
+
+    /// Ends the process with SIGTERM, and starts it again on the same folder.
+    pub async fn restart(&mut self) {
+        self.signal(libc::SIGTERM);
+        assert_eq!(self.ended().await, 0, "SIGTERM is a clean end; stderr:\n{}", self.stderr().join("\n"));
+        self.start_again().await;
+    }
+
+    /// Starts the process again after it has ended.
+    pub async fn start_again(&mut self) {
+        match spawn(self.folder.path(), &self.setup).await {
+            Ok((child, http, admin, stdout, stderr, started_in)) => {
+                self.child = child;
+                self.http = http;
+                self.admin = admin;
+                self.stdout = stdout;
+                self.stderr = stderr;
+                self.started_in = started_in;
+            }
+            Err(said) => panic!("the proxy does not start again: {said}"),
+        }
+    }
+
+    /// Starts the process again, which must refuse.
+    pub async fn start_again_refused(&self) -> Refusal {
+        self.cli(&["--config", "hosts.json"]).await
+    }
+
+    /// The memory that the process has in use (RSS), in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells VmRSS");
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("VmRSS is a number") * 1024
+    }
+}
+
+type Spawned = (Child, Vec<SocketAddr>, SocketAddr, Lines, Lines, Duration);
+
+/// Starts the program and waits for its line `listening`, which names the ports that the system chose.
+async fn spawn(folder: &Path, setup: &Setup) -> Result<Spawned, String> {
+    let start = Instant::now();
+    let mut command = command(folder, &setup.env);
+    command.arg("--config").arg("hosts.json").args(&setup.arguments);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{}: {error}", crate::program().display()))?;
+    let (stdout, stderr) = (Lines::default(), Lines::default());
+    stdout.follow(child.stdout.take().ok_or("no stdout")?);
+    stderr.follow(child.stderr.take().ok_or("no stderr")?);
+    loop {
+        if let Some((http, admin)) = stderr.all().iter().find_map(|line| listening(line)) {
+            return Ok((child, http, admin, stdout, stderr, start.elapsed()));
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            // What it said last may still be in the pipe.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return Err(format!("{status}; stderr:\n{}", stderr.all().join("\n")));
+        }
+        if start.elapsed() > START_WITHIN {
+            return Err(format!("it never says that it listens; stderr:\n{}", stderr.all().join("\n")));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The addresses in a line such as `{"message":"listening","http":["127.0.0.1:80"],"admin":"127.0.0.1:9900"}`, wherever in
+/// the line's object they stand.
+fn listening(line: &str) -> Option<(Vec<SocketAddr>, SocketAddr)> {
+    let line: Map<String, Value> = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").and_then(Value::as_object).unwrap_or(&line);
+    if fields.get("message")? != "listening" {
+        return None;
+    }
+    // A log line may carry the list as text.
+    let http = match fields.get("http")? {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!([text])),
+        list => list.clone(),
+    };
+    let http = http.as_array()?.iter().map(|address| address.as_str()?.parse().ok()).collect::<Option<Vec<_>>>()?;
+    let admin = fields.get("admin")?.as_str()?.parse().ok()?;
+    (!http.is_empty()).then_some((http, admin))
+}
+
+async fn wait_for_line(lines: &Lines, what: &str) -> String {
+    let start = Instant::now();
+    loop {
+        if let Some(line) = lines.all().into_iter().find(|line| line.contains(what)) {
+            return line;
+        }
+        let all = lines.all();
+        assert!(start.elapsed() < Duration::from_secs(20), "no line says {what:?}:\n{}", all.join("\n"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_tells_the_addresses_is_found_flat_or_nested() {
+        let flat = r#"{"level":"INFO","message":"listening","http":["127.0.0.1:81"],"admin":"127.0.0.1:82"}"#;
+        let nested = r#"{"fields":{"message":"listening","http":"[\"127.0.0.1:81\"]","admin":"127.0.0.1:82"}}"#;
+        for line in [flat, nested] {
+            let (http, admin) = listening(line).expect("the addresses are there");
+            assert_eq!((http[0].port(), admin.port()), (81, 82));
+        }
+        assert_eq!(listening(r#"{"message":"starting"}"#), None);
+        assert_eq!(listening("no JSON"), None);
+    }
+
+    #[test]
+    fn hosts_with_the_same_origin_share_it() {
+        let origin = json!({ "http": { "url": "http://127.0.0.1:1" } });
+        let setup = setup().vhost(vhost("a.test").origin(&origin)).vhost(vhost("b.test").origin(&origin));
+        assert_eq!(setup.json()["origins"].as_object().unwrap().len(), 1);
+        assert_eq!(setup.json()["hosts"]["b.test"]["origin"], "origin1");
+    }
+
+    #[test]
+    fn a_second_policy_makes_a_chain() {
+        let host =
+            vhost("a.test").wasm("a.wasm", b"a", json!({})).wasm("b.wasm", b"b", json!({ "config": { "x": 1 } }));
+        assert_eq!(host.value["policy"][1], json!({ "wasm": "b.wasm", "config": { "x": 1 } }));
+    }
+}

@@ -1,0 +1,80 @@
+//! The project's own chores, as `cargo xtask <chore>`: `setup`, `policies`, `test`, `demo`.
+//!
+//! On a fresh machine this is the only crate that can be built (the index needs libclang), so it depends on next to
+//! nothing and installs what the others need.
+
+mod cargo;
+mod policies;
+mod setup;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::cargo::Workspace;
+
+/// The project's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Installs the system packages that building needs (Debian as root), or says what is missing.
+    Setup,
+    /// Builds the policies to WebAssembly and prints the folder they are in.
+    Policies,
+    /// Sets up, builds the policies, and runs all tests. What follows is handed to `cargo test`.
+    Test {
+        /// As for `cargo test`, for example `-p proxyhost-e2e -- purge`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Sets up, builds all, and serves a small site from an S3 server of its own, with URLs to try.
+    Demo {
+        /// Makes the requests itself and exits by the result.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match chore {
+        Chore::Setup => setup::run()?,
+        Chore::Policies => println!("{}", policies::build(&workspace)?.display()),
+        Chore::Test { arguments } => {
+            setup::run()?;
+            let folder = policies::build(&workspace)?;
+            let mut test = workspace.cargo("test");
+            // A package named by the caller stands in place of the whole workspace.
+            if !arguments.iter().any(|argument| argument == "-p" || argument.starts_with("--package")) {
+                test.arg("--workspace");
+            }
+            return cargo::exit_code(test.args(arguments).env(policies::FOLDER_VARIABLE, folder));
+        }
+        Chore::Demo { check } => {
+            setup::run()?;
+            let folder = policies::build(&workspace)?;
+            cargo::succeed(workspace.cargo("build").args(["-p", "proxyhost"]))?;
+            let mut demo = workspace.cargo("run");
+            demo.args(["-p", "proxyhost-e2e", "--bin", "demo", "--"]).env(policies::FOLDER_VARIABLE, folder);
+            return cargo::exit_code(demo.args(check.then_some("--check")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
