@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -52,7 +51,7 @@ pub(crate) struct Known {
     /// There should be a policy.
     pub(crate) expected: bool,
     /// When what is in service was loaded.
-    pub(crate) since: Option<SystemTime>,
+    pub(crate) since: Option<crate::clock::Timestamp>,
 }
 
 /// What tells a changed file cheaply.

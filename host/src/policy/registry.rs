@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ use super::remembered::Remembered;
 use super::settings::{
     Capabilities, ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Settings,
 };
+use crate::clock::{Clock, Timestamp};
 use crate::telemetry::metrics::{Metrics, PolicyLabels};
 
 /// A file that changed this short a time before it was looked at may change again within the clock's resolution.
@@ -214,7 +215,7 @@ impl Policies {
                 tracing::info!(host, file = %file.display(), sha256 = cwasm::hex(&hash), "policy is in service");
                 known.bad = None;
                 known.problem = None;
-                known.since = Some(SystemTime::now());
+                known.since = Some(Clock::System.now());
                 if let Some(old) = known.generation.replace(generation) {
                     old.retire();
                 }
@@ -396,7 +397,7 @@ fn entry_status(entry: &Entry) -> Option<serde_json::Value> {
         map.insert("kind".to_owned(), json!(if kind == Kind::Component { "component" } else { "core module" }));
         map.insert("lane".to_owned(), json!(if lane == Lane::Direct { "direct" } else { "fiber" }));
         if let Some(since) = known.since {
-            map.insert("since_ms".to_owned(), json!(crate::clock::Timestamp::from_system(since).as_millis()));
+            map.insert("since_ms".to_owned(), json!(since.as_millis()));
         }
         let quarantine: serde_json::Map<String, serde_json::Value> =
             generation.quarantines().into_iter().map(|(phase, left)| (phase.to_owned(), json!(left))).collect();
@@ -440,8 +441,7 @@ impl Stamp {
     /// Whether another change would surely show.
     fn is_settled(&self) -> bool {
         let Ok(seconds) = u64::try_from(self.changed.0) else { return false };
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-            .is_ok_and(|age| age > SETTLED)
+        // Against the file system's clock, which is the system's, whatever clock requests go by.
+        Clock::System.now().since(Timestamp::from_millis(seconds.saturating_mul(1000))) > SETTLED
     }
 }

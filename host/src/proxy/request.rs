@@ -79,8 +79,11 @@ impl Refused {
     }
 }
 
+/// Why a request is refused, and what there is of it for the log.
+pub type Refusal = Box<(Refused, http::request::Parts)>;
+
 /// Reads the head.
-pub fn read(request: Request<Option<Upload>>) -> Result<(Head, Option<Upload>), (Refused, http::request::Parts)> {
+pub fn read(request: Request<Option<Upload>>) -> Result<(Head, Option<Upload>), Refusal> {
     let (parts, body) = request.into_parts();
     match check(&parts, body.is_some()) {
         Ok((hostname, authority, target, brought)) => {
@@ -95,7 +98,7 @@ pub fn read(request: Request<Option<Upload>>) -> Result<(Head, Option<Upload>), 
             };
             Ok((head, body))
         }
-        Err(refused) => Err((refused, parts)),
+        Err(refused) => Err(Box::new((refused, parts))),
     }
 }
 

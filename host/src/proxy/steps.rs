@@ -188,7 +188,8 @@ impl Received {
                     request::client_of(peer, &head.headers, &generation.trusted_proxies);
                 Ok(Self { head, upload, client, scheme, peer_trusted, proxy, generation })
             }
-            Err((refused, parts)) => {
+            Err(refusal) => {
+                let (refused, parts) = *refusal;
                 let (client, ..) = request::client_of(peer, &parts.headers, &generation.trusted_proxies);
                 let target = parts.uri.path_and_query().map_or("-", http::uri::PathAndQuery::as_str);
                 let logged = Logged {
