@@ -284,7 +284,13 @@ impl Inner {
             return Err(needs_restart);
         }
         self.policies.configure(resolved.policies.clone());
-        let generation = generation(&resolved, &self.policies, &self.metrics).await?;
+        let generation = match generation(&resolved, &self.policies, &self.metrics).await {
+            Ok(generation) => generation,
+            Err(mistakes) => {
+                self.policies.configure(old.policies.clone());
+                return Err(mistakes);
+            }
+        };
         let policies = Arc::clone(&self.policies);
         changes.extend(
             tokio::task::spawn_blocking(move || policies.refresh()).await.map_err(|error| vec![error.to_string()])?,

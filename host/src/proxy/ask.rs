@@ -67,7 +67,7 @@ impl Ask {
         if origin.kind() == OriginKind::Http {
             forwarded::tell_origin(
                 &mut headers,
-                exchange.client.ip,
+                carried.peer,
                 carried.peer_trusted,
                 exchange.request.scheme,
                 &exchange.request.authority,

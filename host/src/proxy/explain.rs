@@ -71,7 +71,7 @@ pub async fn explain(proxy: Arc<Proxy>, question: Question) -> Result<Value, Str
         headers,
         body: Brought::Nothing,
     };
-    let client = Client { address: question.client, scheme, peer_trusted: false };
+    let client = Client { peer: question.client, address: question.client, scheme, peer_trusted: false };
     let mut carried = carry(Arc::clone(&proxy), generation, site, head, client);
     if carried.policies.exports(Phase::OnRequest) {
         let (exchange, decision) = carried.policies.run(Phase::OnRequest, carried.exchange).await;

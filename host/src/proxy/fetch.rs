@@ -30,6 +30,7 @@ use crate::origin::{BodyStream, OriginError, OriginKind, OriginResponse, Request
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
 use crate::semantics::byte_range::{self, ContentRange, RangeSpec, Resolved};
+use crate::semantics::date;
 use crate::semantics::etag::EntityTag;
 
 /// How often a request waits for a leader who vanishes before it asks for itself.
@@ -330,6 +331,8 @@ impl Origin {
                 Err(error) => return self.origin_failed(&error),
             };
             let response_at = self.carried.proxy.clock.now();
+            let mut response = response;
+            date::ensure_date(&mut response.headers, response_at);
             let come = Come { response, path, request_at, response_at, sequence };
             match come.response.status {
                 StatusCode::NOT_MODIFIED if conditions.is_some() => {
@@ -390,7 +393,8 @@ impl Origin {
     /// A range that cannot be kept: the client's own Range goes to the origin, and the answer to the client.
     async fn by_itself(self, ask: &Ask) -> Early {
         let why = if self.stale.is_some() { Forward::Stale } else { Forward::UriMiss };
-        release(self.lead, Some(HIT_FOR_MISS));
+        // Not remembered: it is this range that cannot be kept, not the key.
+        release(self.lead, None);
         let carried = self.carried;
         let request = &carried.exchange.request.headers;
         let mut fields = HeaderMap::new();

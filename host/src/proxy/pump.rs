@@ -20,6 +20,9 @@ const ORPHAN_BYTES: u64 = 4 << 30;
 /// The most that is still fetched for nobody, when the length is not known.
 const ORPHAN_BYTES_UNKNOWN: u64 = 64 << 20;
 
+/// Bytes in which the reader that a fill was started for has to begin.
+const READER_PATIENCE: u64 = 4 << 20;
+
 /// Counts the fills that go on without a reader.
 #[derive(Clone, Debug, Default)]
 pub struct Orphans(Arc<AtomicUsize>);
@@ -46,7 +49,7 @@ pub fn start(orphans: Orphans, mut body: BodyStream, mut writer: Writer, mut ski
         let mut left = take;
         let mut orphaned: Option<(Place, u64)> = None;
         // The reader that this was started for may not have begun yet.
-        let mut seen_reader = !read;
+        let mut patience = if read { READER_PATIENCE } else { 0 };
         while left != Some(0) {
             let piece = match body.next().await {
                 Some(Ok(piece)) => piece,
@@ -59,9 +62,11 @@ pub fn start(orphans: Orphans, mut body: BodyStream, mut writer: Writer, mut ski
                 return;
             }
             if writer.has_readers() {
-                seen_reader = true;
+                patience = 0;
                 orphaned = None;
-            } else if seen_reader {
+            } else if patience > length {
+                patience -= length;
+            } else {
                 let spent = match orphaned.take() {
                     Some((place, spent)) => (place, spent + length),
                     None => match orphans.enter() {

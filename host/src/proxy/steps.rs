@@ -33,6 +33,7 @@ pub struct Carried {
     pub exchange: Box<Exchange>,
     pub hostname: Hostname,
     pub version: Version,
+    pub peer: IpAddr,
     pub peer_trusted: bool,
     /// on-origin-request has run.
     pub asked_origin: bool,
@@ -59,6 +60,7 @@ impl Carried {
             exchange: self.exchange.clone(),
             hostname: self.hostname.clone(),
             version: self.version,
+            peer: self.peer,
             peer_trusted: self.peer_trusted,
             asked_origin: self.asked_origin,
         }
@@ -78,6 +80,7 @@ pub type Early = Box<Deliverable>;
 pub struct Received {
     head: request::Head,
     upload: Option<request::Upload>,
+    peer: IpAddr,
     client: IpAddr,
     scheme: &'static str,
     peer_trusted: bool,
@@ -186,7 +189,7 @@ impl Received {
             Ok((head, upload)) => {
                 let (client, scheme, peer_trusted) =
                     request::client_of(peer, &head.headers, &generation.trusted_proxies);
-                Ok(Self { head, upload, client, scheme, peer_trusted, proxy, generation })
+                Ok(Self { head, upload, peer: peer.address.ip(), client, scheme, peer_trusted, proxy, generation })
             }
             Err(refusal) => {
                 let (refused, parts) = *refusal;
@@ -208,7 +211,7 @@ impl Received {
 
     /// Finds the site. An unknown host is misdirected: 421 (RFC 9110 section 15.5.20).
     fn route(self) -> Result<Routed, Box<Response<Body>>> {
-        let Self { head, upload, client, scheme, peer_trusted, proxy, generation } = self;
+        let Self { head, upload, peer, client, scheme, peer_trusted, proxy, generation } = self;
         let brought = head.body;
         let Some(site) = generation.route(&head.hostname).cloned() else {
             let logged = Logged {
@@ -223,13 +226,16 @@ impl Received {
             let why = "no such host here";
             return Err(Box::new(deliver::plain(proxy, why, logged)));
         };
-        let carried = carry(proxy, generation, site, head, Client { address: client, scheme, peer_trusted });
+        let carried = carry(proxy, generation, site, head, Client { peer, address: client, scheme, peer_trusted });
         Ok(Routed { carried, upload: Upload { body: upload, brought } })
     }
 }
 
 /// Who asks.
 pub struct Client {
+    /// The other side of the connection.
+    pub peer: IpAddr,
+    /// After trusted proxies are resolved.
     pub address: IpAddr,
     pub scheme: &'static str,
     pub peer_trusted: bool,
@@ -267,8 +273,8 @@ pub fn carry(
     });
     let policies = site.host.chain.lease();
     let (hostname, version) = (head.hostname, head.version);
-    let peer_trusted = client.peer_trusted;
-    Carried { proxy, generation, site, policies, exchange, hostname, version, peer_trusted, asked_origin: false }
+    let Client { peer, peer_trusted, .. } = client;
+    Carried { proxy, generation, site, policies, exchange, hostname, version, peer, peer_trusted, asked_origin: false }
 }
 
 impl Decided {
