@@ -5,43 +5,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::ask::{Answer, Ask};
 use super::decide;
 use super::deliver::{Deliverable, Source};
 use super::failure;
+use super::keeping::{keep, remember, storable_by, tags, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
+use super::plan::{Part, Plan, part_of, probe};
 use super::pump;
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Hit, StaleEntry, Upload, Wanting, seconds};
 use crate::cache::Asked;
 use crate::cache::entry::{Entry, EntryHead, SLICE_BYTES};
-use crate::cache::fill::{Followed, Join, Lead, Writer};
+use crate::cache::fill::{Followed, Join, Lead};
 use crate::cache::freshness::{Retention, Timing};
 use crate::cache::key::CacheKey;
 use crate::cache::purges::{PurgeScope, PurgeSequence};
-use crate::cache::storable::{self, NotStorable, Rules, Storable};
+use crate::cache::storable::{NotStorable, Storable};
 use crate::cache::validation;
-use crate::cache::vary::Vary;
 use crate::clock::Timestamp;
 use crate::origin::{BodyStream, OriginError, OriginKind, OriginResponse, RequestBody};
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
-use crate::semantics::byte_range::{self, ContentRange, RangeSpec, Resolved};
 use crate::semantics::date;
 use crate::semantics::etag::EntityTag;
 
 /// How often a request waits for a leader who vanishes before it asks for itself.
 const MAX_JOINS: usize = 4;
-
-/// How long a key whose response may not be kept is remembered, so that requests for it do not wait for each other.
-const HIT_FOR_MISS: Duration = Duration::from_secs(60);
-
-/// Fields that carry tags of the origin: Surrogate-Key (space), Cache-Tag (comma).
-const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
-const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 
 /// Asks the origin for what the cache wants, alone or with others.
 pub async fn fetch(wanting: Wanting) -> Early {
@@ -230,44 +223,6 @@ fn request_body(upload: Upload, max_bytes: u64) -> Option<RequestBody> {
 /// Seconds of freshness left, negative when stale.
 fn ttl_s(retention: &Retention, timing: &Timing, now: Timestamp) -> i64 {
     seconds(retention.lifetime) - seconds(timing.age(now))
-}
-
-/// What a miss with a Range field asks the origin for: whole slices around what the client wants.
-enum Plan {
-    Whole,
-    From(u64, Option<u64>),
-    Probe(Vec<RangeSpec>),
-}
-
-impl Plan {
-    fn of(carried: &Carried) -> Self {
-        let request = &carried.exchange.request;
-        if request.method != Method::GET || !request.headers.contains_key(RANGE) {
-            return Self::Whole;
-        }
-        match byte_range::parse_range(&request.headers).as_deref() {
-            None => Self::Whole,
-            Some([RangeSpec::From(start)]) if *start < SLICE_BYTES => Self::Whole,
-            Some([RangeSpec::From(start)]) => Self::From(start / SLICE_BYTES, None),
-            Some([RangeSpec::Inclusive(start, end)]) => Self::around(*start, *end),
-            Some(specs) => Self::Probe(specs.to_vec()),
-        }
-    }
-
-    fn around(start: u64, last: u64) -> Self {
-        Self::From(start / SLICE_BYTES, Some(last / SLICE_BYTES + 1))
-    }
-
-    /// The Range field.
-    fn field(&self) -> Option<HeaderValue> {
-        let Self::From(first, end) = self else { return None };
-        let start = first.checked_mul(SLICE_BYTES)?;
-        let text = match end {
-            Some(end) => format!("bytes={start}-{}", end.checked_mul(SLICE_BYTES)? - 1),
-            None => format!("bytes={start}-"),
-        };
-        HeaderValue::from_str(&text).ok()
-    }
 }
 
 /// One fetch for the cache.
@@ -607,107 +562,4 @@ fn release(lead: Option<Lead>, remember: Option<Duration>) {
     if let Some(lead) = lead {
         lead.release(remember);
     }
-}
-
-/// Keeps what comes; none when a purge came in between, so that the response is this client's alone.
-fn keep(
-    carried: &Carried,
-    key: &CacheKey,
-    lead: Option<Lead>,
-    head: EntryHead,
-    slices: Option<std::ops::Range<u64>>,
-) -> Option<(Arc<Entry>, Option<Writer>)> {
-    let request = &carried.exchange.request;
-    let asked = Asked { key, headers: &request.headers, request_path: &request.path };
-    let empty = head.size == Some(0);
-    let cache = &carried.proxy.cache;
-    let (entry, writer) = match (lead, slices) {
-        (Some(lead), slices) => lead.keep_slices(&asked, head, slices),
-        (None, None) => cache.keep(key, &request.headers, head),
-        (None, Some(slices)) => cache.keep_slices(key, &request.headers, head, slices),
-    };
-    (empty || writer.is_some()).then_some((entry, writer))
-}
-
-fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -> Storable {
-    let store = &carried.exchange.store;
-    let rules = Rules {
-        default_ttl: carried.site.host.settings.ttl,
-        policy_ttl: store.ttl,
-        policy_no_store: store.no_store || store.hit_for_miss.is_some(),
-        policy_stale_while_revalidate: store.stale_while_revalidate,
-        policy_stale_if_error: store.stale_if_error,
-    };
-    storable::decide(&Method::GET, &carried.exchange.request.headers, status, headers, &rules)
-}
-
-fn remember(carried: &Carried, why: NotStorable) -> Option<Duration> {
-    match why {
-        // It is this request that was not to be kept, not the key.
-        NotStorable::RequestNoStore | NotStorable::Authorization | NotStorable::Method => None,
-        _ => Some(carried.exchange.store.hit_for_miss.unwrap_or(HIT_FOR_MISS)),
-    }
-}
-
-fn to_keep(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = storable::headers_to_keep(headers);
-    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE, SURROGATE_KEY, CACHE_TAG] {
-        kept.remove(name);
-    }
-    kept
-}
-
-fn vary_of(headers: &HeaderMap) -> crate::cache::vary::VaryFields {
-    match Vary::parse(headers) {
-        Vary::Fields(fields) => fields,
-        Vary::Nothing | Vary::Anything => crate::cache::vary::VaryFields::default(),
-    }
-}
-
-/// Tags of the policy, and of the origin's Surrogate-Key and Cache-Tag.
-fn tags(carried: &Carried, headers: &HeaderMap) -> Vec<String> {
-    let mut tags = carried.exchange.store.tags.clone();
-    for (name, separator) in [(SURROGATE_KEY, ' '), (CACHE_TAG, ',')] {
-        for value in headers.get_all(name) {
-            let Ok(text) = value.to_str() else { continue };
-            tags.extend(text.split(separator).map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned));
-        }
-    }
-    tags.sort_unstable();
-    tags.dedup();
-    tags
-}
-
-/// What a HEAD says of ranges that cannot be planned without the length.
-async fn probe(ask: &Ask, specs: &[RangeSpec]) -> Plan {
-    let Ok(Answer { response, .. }) = ask.send(&Method::HEAD, None, |_| None).await else { return Plan::Whole };
-    let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match (response.status, length.or(response.length)) {
-        (StatusCode::OK, Some(length)) => match byte_range::resolve(specs, length) {
-            Resolved::Single(range) => Plan::around(range.start, range.end - 1),
-            Resolved::Multiple(ranges) => {
-                ranges.first().map_or(Plan::Whole, |range| Plan::around(range.start, range.end - 1))
-            }
-            Resolved::Whole | Resolved::Unsatisfiable => Plan::Whole,
-        },
-        _ => Plan::Whole,
-    }
-}
-
-/// Whole slices that came in a 206.
-struct Part {
-    slices: std::ops::Range<u64>,
-    size: u64,
-}
-
-/// The slices of a 206, if it can be kept: a strong ETag, a known size, and the beginning that was asked for.
-fn part_of(response: &OriginResponse, plan: &Plan) -> Option<Part> {
-    let Plan::From(first, _) = plan else { return None };
-    let content = response.headers.get(CONTENT_RANGE).and_then(ContentRange::parse)?;
-    let (range, size) = (content.range?, content.complete?);
-    if EntityTag::of(&response.headers).is_none_or(|tag| tag.weak) || range.start != first * SLICE_BYTES {
-        return None;
-    }
-    let end = if range.end >= size { size.div_ceil(SLICE_BYTES) } else { range.end / SLICE_BYTES };
-    (end > *first).then_some(Part { slices: *first..end, size })
 }

@@ -1,0 +1,96 @@
+//! What of a response is kept, by whose rules, and under which tags.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+
+use super::steps::Carried;
+use crate::cache::Asked;
+use crate::cache::entry::{Entry, EntryHead};
+use crate::cache::fill::{Lead, Writer};
+use crate::cache::key::CacheKey;
+use crate::cache::storable::{self, NotStorable, Rules, Storable};
+use crate::cache::vary::{Vary, VaryFields};
+
+/// How long a key whose response may not be kept is remembered, so that requests for it do not wait for each other.
+const HIT_FOR_MISS: Duration = Duration::from_secs(60);
+
+/// Fields that carry tags of the origin: Surrogate-Key (space), Cache-Tag (comma).
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+
+/// Keeps what comes; none when a purge came in between, so that the response is this client's alone.
+pub fn keep(
+    carried: &Carried,
+    key: &CacheKey,
+    lead: Option<Lead>,
+    head: EntryHead,
+    slices: Option<Range<u64>>,
+) -> Option<(Arc<Entry>, Option<Writer>)> {
+    let request = &carried.exchange.request;
+    let asked = Asked { key, headers: &request.headers, request_path: &request.path };
+    let empty = head.size == Some(0);
+    let cache = &carried.proxy.cache;
+    let (entry, writer) = match (lead, slices) {
+        (Some(lead), slices) => lead.keep_slices(&asked, head, slices),
+        (None, None) => cache.keep(key, &request.headers, head),
+        (None, Some(slices)) => cache.keep_slices(key, &request.headers, head, slices),
+    };
+    (empty || writer.is_some()).then_some((entry, writer))
+}
+
+/// Decides by the host's rules and the policy's.
+pub fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -> Storable {
+    let store = &carried.exchange.store;
+    let rules = Rules {
+        default_ttl: carried.site.host.settings.ttl,
+        policy_ttl: store.ttl,
+        policy_no_store: store.no_store || store.hit_for_miss.is_some(),
+        policy_stale_while_revalidate: store.stale_while_revalidate,
+        policy_stale_if_error: store.stale_if_error,
+    };
+    storable::decide(&Method::GET, &carried.exchange.request.headers, status, headers, &rules)
+}
+
+/// For how long the key is remembered as not cacheable.
+pub fn remember(carried: &Carried, why: NotStorable) -> Option<Duration> {
+    match why {
+        // It is this request that was not to be kept, not the key.
+        NotStorable::RequestNoStore | NotStorable::Authorization | NotStorable::Method => None,
+        _ => Some(carried.exchange.store.hit_for_miss.unwrap_or(HIT_FOR_MISS)),
+    }
+}
+
+/// The fields to keep.
+pub fn to_keep(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = storable::headers_to_keep(headers);
+    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE, SURROGATE_KEY, CACHE_TAG] {
+        kept.remove(name);
+    }
+    kept
+}
+
+/// The request fields that the response varies by.
+pub fn vary_of(headers: &HeaderMap) -> VaryFields {
+    match Vary::parse(headers) {
+        Vary::Fields(fields) => fields,
+        Vary::Nothing | Vary::Anything => VaryFields::default(),
+    }
+}
+
+/// Tags of the policy, and of the origin's Surrogate-Key and Cache-Tag.
+pub fn tags(carried: &Carried, headers: &HeaderMap) -> Vec<String> {
+    let mut tags = carried.exchange.store.tags.clone();
+    for (name, separator) in [(SURROGATE_KEY, ' '), (CACHE_TAG, ',')] {
+        for value in headers.get_all(name) {
+            let Ok(text) = value.to_str() else { continue };
+            tags.extend(text.split(separator).map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned));
+        }
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}

@@ -1,0 +1,92 @@
+//! What a miss with a Range field asks the origin for: whole slices around what the client wants (RFC 9110 section 14), and what
+//! of the answer can be kept.
+
+use std::ops::Range;
+
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use http::{HeaderValue, Method, StatusCode};
+
+use super::ask::{Answer, Ask};
+use super::steps::Carried;
+use crate::cache::entry::SLICE_BYTES;
+use crate::origin::OriginResponse;
+use crate::semantics::byte_range::{self, ContentRange, RangeSpec, Resolved};
+use crate::semantics::etag::EntityTag;
+
+/// What to ask for.
+pub enum Plan {
+    /// All of it.
+    Whole,
+    /// From this slice on, to one before that slice or to the end.
+    From(u64, Option<u64>),
+    /// The length must be known first.
+    Probe(Vec<RangeSpec>),
+}
+
+impl Plan {
+    /// For a request.
+    pub fn of(carried: &Carried) -> Self {
+        let request = &carried.exchange.request;
+        if request.method != Method::GET || !request.headers.contains_key(RANGE) {
+            return Self::Whole;
+        }
+        match byte_range::parse_range(&request.headers).as_deref() {
+            None => Self::Whole,
+            Some([RangeSpec::From(start)]) if *start < SLICE_BYTES => Self::Whole,
+            Some([RangeSpec::From(start)]) => Self::From(start / SLICE_BYTES, None),
+            Some([RangeSpec::Inclusive(start, end)]) => Self::around(*start, *end),
+            Some(specs) => Self::Probe(specs.to_vec()),
+        }
+    }
+
+    fn around(start: u64, last: u64) -> Self {
+        Self::From(start / SLICE_BYTES, Some(last / SLICE_BYTES + 1))
+    }
+
+    /// The Range field.
+    pub fn field(&self) -> Option<HeaderValue> {
+        let Self::From(first, end) = self else { return None };
+        let start = first.checked_mul(SLICE_BYTES)?;
+        let text = match end {
+            Some(end) => format!("bytes={start}-{}", end.checked_mul(SLICE_BYTES)? - 1),
+            None => format!("bytes={start}-"),
+        };
+        HeaderValue::from_str(&text).ok()
+    }
+}
+
+/// What a HEAD says of ranges that cannot be planned without the length.
+pub async fn probe(ask: &Ask, specs: &[RangeSpec]) -> Plan {
+    let Ok(Answer { response, .. }) = ask.send(&Method::HEAD, None, |_| None).await else { return Plan::Whole };
+    let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match (response.status, length.or(response.length)) {
+        (StatusCode::OK, Some(length)) => match byte_range::resolve(specs, length) {
+            Resolved::Single(range) => Plan::around(range.start, range.end - 1),
+            Resolved::Multiple(ranges) => {
+                ranges.first().map_or(Plan::Whole, |range| Plan::around(range.start, range.end - 1))
+            }
+            Resolved::Whole | Resolved::Unsatisfiable => Plan::Whole,
+        },
+        _ => Plan::Whole,
+    }
+}
+
+/// Whole slices that came in a 206.
+pub struct Part {
+    /// Which.
+    pub slices: Range<u64>,
+    /// Bytes of the whole object.
+    pub size: u64,
+}
+
+/// The slices of a 206, if it can be kept: a strong ETag, a known size, and the beginning that was asked for.
+pub fn part_of(response: &OriginResponse, plan: &Plan) -> Option<Part> {
+    let Plan::From(first, _) = plan else { return None };
+    let content = response.headers.get(CONTENT_RANGE).and_then(ContentRange::parse)?;
+    let (range, size) = (content.range?, content.complete?);
+    if EntityTag::of(&response.headers).is_none_or(|tag| tag.weak) || range.start != first * SLICE_BYTES {
+        return None;
+    }
+    let end = if range.end >= size { size.div_ceil(SLICE_BYTES) } else { range.end / SLICE_BYTES };
+    (end > *first).then_some(Part { slices: *first..end, size })
+}
