@@ -318,6 +318,14 @@ impl Control for Inner {
         Box::pin(self.reload_now())
     }
 
+    fn forget_policy(&self, host: String) -> BoxFuture<'_, bool> {
+        let policies = Arc::clone(&self.policies);
+        Box::pin(async move {
+            // It writes to the disk what is remembered.
+            tokio::task::spawn_blocking(move || policies.forget(&host)).await.unwrap_or(false)
+        })
+    }
+
     fn stats(&self) -> BoxFuture<'_, Value> {
         Box::pin(async move {
             let generation = self.proxy.generation();

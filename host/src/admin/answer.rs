@@ -41,6 +41,7 @@ enum Endpoint {
     Reload,
     Stats,
     Policies,
+    ForgetPolicy,
     Metrics,
     Explain,
 }
@@ -54,6 +55,7 @@ impl Endpoint {
             "/reload" => Self::Reload,
             "/stats" => Self::Stats,
             "/policies" => Self::Policies,
+            "/policies/forget" => Self::ForgetPolicy,
             "/metrics" => Self::Metrics,
             "/explain" => Self::Explain,
             _ => return None,
@@ -66,7 +68,7 @@ impl Endpoint {
     }
 
     fn changes_something(self) -> bool {
-        matches!(self, Self::Purge | Self::Reload)
+        matches!(self, Self::Purge | Self::Reload | Self::ForgetPolicy)
     }
 
     /// The methods as `Allow` lists them.
@@ -117,6 +119,7 @@ impl<C: Control> Admin<C> {
                 let policies = stats.get_mut("policies").map(Value::take).unwrap_or(Value::Null);
                 answer(StatusCode::OK, &json!({ "policies": policies }))
             }
+            Endpoint::ForgetPolicy => self.forget_policy(peer, request).await,
             Endpoint::Metrics => text(StatusCode::OK, metrics::CONTENT_TYPE, self.control.metrics()),
             Endpoint::Explain => self.explain(request.uri().query().unwrap_or_default()).await,
         }
@@ -158,6 +161,27 @@ impl<C: Control> Admin<C> {
                 answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "errors": errors }))
             }
         }
+    }
+
+    async fn forget_policy<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let body = match read(request.into_body(), BODY_TIMEOUT).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let host = serde_json::from_slice::<Value>(&body).ok().and_then(|body| match body {
+            Value::Object(fields) if fields.len() == 1 => fields.get("host")?.as_str().map(str::to_owned),
+            _ => None,
+        });
+        let Some(host) = host else {
+            return failure(StatusCode::BAD_REQUEST, "expected {\"host\": \"name as in hosts.json\"}");
+        };
+        let forgotten = self.control.forget_policy(host.clone()).await;
+        tracing::info!(%peer, host, forgotten, "policy forgotten");
+        answer(StatusCode::OK, &json!({ "forgotten": forgotten }))
     }
 
     async fn explain(&self, query: &str) -> Response<Full<Bytes>> {

@@ -8,6 +8,7 @@
 //! | `POST /reload` | yes | 200 `{"changes": []}`; 422 `{"errors": []}`, and the old configuration stays |
 //! | `GET /stats` | yes | numbers and states as JSON |
 //! | `GET /policies` | yes | the part of them that concerns policies |
+//! | `POST /policies/forget` | yes | `{"host"}`: takes a dropped-in policy whose file is gone out of force; 200 `{"forgotten": bool}` |
 //! | `GET /metrics` | yes | all metrics, for Prometheus |
 //! | `GET /explain?url=&method=` | yes | host, decision, key, entry and freshness; `header=Name: value` may be repeated |
 //!
@@ -32,6 +33,8 @@ pub trait Control: Send + Sync + 'static {
     fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, String>>;
     /// Reads hosts.json again: all or nothing. Ok: lines of what changed; Err: all mistakes.
     fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>>;
+    /// Takes a dropped-in policy whose file has vanished out of force. Tells whether there was anything to forget.
+    fn forget_policy(&self, host: String) -> BoxFuture<'_, bool>;
     /// Numbers and states as JSON.
     fn stats(&self) -> BoxFuture<'_, Value>;
     /// Prometheus text.

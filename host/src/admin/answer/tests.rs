@@ -33,6 +33,9 @@ impl Control for Remembering {
             }
         })
     }
+    fn forget_policy(&self, host: String) -> BoxFuture<'_, bool> {
+        Box::pin(async move { host == "a.test" })
+    }
     fn stats(&self) -> BoxFuture<'_, Value> {
         Box::pin(async { json!({ "uptime": 1, "policies": [{ "name": "a.wasm" }] }) })
     }
@@ -204,4 +207,16 @@ async fn explain_passes_the_question_on_decoded() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
         assert!(answer["error"].is_string());
     }
+}
+
+#[tokio::test]
+async fn a_vanished_policy_is_forgotten_by_name() {
+    let admin = admin(false);
+    let forget = async |body: &str| send(&admin, "POST", "/policies/forget", Some("secret"), body).await;
+    assert_eq!(forget("{\"host\": \"a.test\"}").await, (StatusCode::OK, json!({ "forgotten": true })));
+    assert_eq!(forget("{\"host\": \"b.test\"}").await, (StatusCode::OK, json!({ "forgotten": false })));
+    for bad in ["", "{}", "[]", "{\"host\": 1}", "{\"host\": \"a.test\", \"all\": true}"] {
+        assert_eq!(forget(bad).await.0, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    assert_eq!(send(&admin, "POST", "/policies/forget", None, "").await.0, StatusCode::UNAUTHORIZED);
 }
