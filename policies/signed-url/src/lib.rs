@@ -97,7 +97,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// As the access log has it.
+    /// As the var `signed-url` has it.
     fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
