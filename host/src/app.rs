@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -124,6 +125,7 @@ struct Inner {
     /// Why the last reload failed, until one works.
     failed_reload: Mutex<Option<Vec<String>>>,
     started_ms: u64,
+    draining: AtomicBool,
 }
 
 impl App {
@@ -156,6 +158,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             registry,
             started_ms: clock.now().as_millis(),
+            draining: AtomicBool::new(false),
             clock,
             in_force: tokio::sync::Mutex::new(resolved),
             failed_reload: Mutex::new(None),
@@ -193,6 +196,8 @@ impl App {
     /// Stops accepting, lets requests finish for at most this long, and closes the cache.
     pub async fn stop(self, at_most: Duration) {
         let Self { inner, http, admin } = self;
+        // Load balancers learn it from /readyz while requests in flight finish.
+        inner.draining.store(true, Ordering::Release);
         http.drain(at_most).await;
         admin.drain(Duration::from_secs(1)).await;
         inner.cache.close().await;
@@ -353,6 +358,9 @@ impl Control for Inner {
     fn ready(&self) -> Result<Value, Value> {
         let disk = self.cache.stats().disk_error;
         let reload = self.failed_reload.lock().clone();
+        if self.draining.load(Ordering::Acquire) {
+            return Err(json!({ "status": "draining" }));
+        }
         // A broken disk or a refused file is worth a look, but requests are served.
         Ok(json!({ "status": "ok", "disk_error": disk, "failed_reload": reload }))
     }

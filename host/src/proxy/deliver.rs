@@ -289,9 +289,10 @@ async fn refetch(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: 
         let policies = carried.policies.clone();
         let forked = carried.exchange.clone();
         let (exchange, decision) = policies.run(Phase::OnOriginRequest, forked).await;
-        if matches!(decision, Decision::Next) {
-            carried.exchange.upstream = exchange.upstream;
+        if !matches!(decision, Decision::Next) {
+            return Refetch { refused: true, ..Refetch::of(carried) };
         }
+        carried.exchange.upstream = exchange.upstream;
     }
     Refetch::of(carried)
 }

@@ -33,6 +33,8 @@ pub struct Refetch {
     pub ask: Ask,
     pub cache: Cache,
     pub orphans: Orphans,
+    /// on-origin-request refused: what is kept may be read, and nothing fetched.
+    pub refused: bool,
 }
 
 /// How an attempt to fetch a gap went.
@@ -54,6 +56,10 @@ impl Refetch {
 
     /// Fetches slices that a writer was claimed for.
     pub async fn fill(&self, entry: &Arc<Entry>, body: &SlicedBody, writer: Writer, slices: Range<u64>) -> Gap {
+        if self.refused {
+            writer.fail("the policy refused to fetch more".to_owned());
+            return Gap::Failed("the policy refused to fetch more".to_owned());
+        }
         let stored = entry.head.headers.get(ETAG);
         let (Some(etag), Some(size)) = (stored.filter(|_| entry.head.sliceable), body.size()) else {
             writer.fail("the body cannot be completed".to_owned());
