@@ -35,13 +35,18 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
         }
         return Err(refuse(carried, StatusCode::FORBIDDEN, "purging is not allowed from this address"));
     }
-    if carried.policies.exports(Phase::OnRequest) {
+    let policed = carried.policies.exports(Phase::OnRequest);
+    if policed {
         carried = run(carried, Phase::OnRequest).await?;
         if carried.exchange.unreadable_header {
             return Err(refuse(carried, StatusCode::BAD_REQUEST, "a header is not UTF-8"));
         }
     }
     if purge.is_some() {
+        if !policed {
+            // A policy that judges no requests lets nobody through.
+            return Err(refuse(carried, StatusCode::FORBIDDEN, "no policy decides who may purge"));
+        }
         if carried.exchange.failed_open {
             return Err(refuse(carried, StatusCode::FORBIDDEN, "the policy could not decide"));
         }
