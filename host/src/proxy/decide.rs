@@ -124,6 +124,10 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
     let http = origin_kind(carried) == OriginKind::Http;
     if http {
         parts.push((":s", request.scheme));
+        // The origin is told the port (X-Forwarded-Host, and Host where it is the client's) and may write it into links.
+        if let Some(port) = port_of(&request.authority) {
+            parts.push((":a", port));
+        }
     }
     let filtered;
     if lookup.key.is_none() {
@@ -152,6 +156,13 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
         path: lookup.key.as_deref().unwrap_or(&request.path),
         parts: &parts,
     })
+}
+
+/// The port of an authority that was read already, as it was written.
+pub fn port_of(authority: &str) -> Option<&str> {
+    let (_, port) = authority.rsplit_once(':')?;
+    // Behind the last colon of an IPv6 address without port stands a bracket.
+    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
 }
 
 fn body_allowed(carried: &Carried, brought: Brought, purges: bool) -> Result<(), (StatusCode, &'static str)> {
