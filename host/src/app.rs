@@ -337,9 +337,10 @@ impl Control for Inner {
     }
 
     fn ready(&self) -> Result<Value, Value> {
-        let disk = self.cache.stats().disk_error;
-        let reload = self.failed_reload.lock().clone();
-        // A broken disk or a refused file is worth a look, but requests are served.
+        let disk = self.cache.stats().disk_error.is_some();
+        let reload = self.failed_reload.lock().is_some();
+        // A broken disk or a refused file is worth a look, but requests are served. What is wrong with them names paths and
+        // values of hosts.json, and this is told without a token: `/stats` has it.
         Ok(json!({ "status": "ok", "disk_error": disk, "failed_reload": reload }))
     }
 

@@ -36,6 +36,10 @@ async fn a_bad_file_keeps_the_old_one_and_says_why() {
     for word in ["nowhere", "wrong"] {
         assert!(answer.text().contains(word), "{word:?} is not told: {}", answer.text());
     }
+    // Whoever has no token learns that something is wrong, and not what.
+    let ready = host.admin_without_token("GET", "/readyz").send().await.status(200).json();
+    assert_eq!(ready["failed_reload"], json!(true), "{ready}");
+    assert!(host.stats().await.to_string().contains("nowhere"));
     host.get("/x").await.expect(200, "/x");
     host.get_from("c.test", "/x").await.status(421);
     host.signal(libc::SIGHUP);
