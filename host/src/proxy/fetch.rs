@@ -342,9 +342,10 @@ impl Origin {
                 }
                 StatusCode::PARTIAL_CONTENT if range.is_some() => match part_of(&come.response, &plan) {
                     Some(part) => return self.part(come, part).await,
-                    None => return self.by_itself(&ask).await,
+                    None => return self.by_itself(&ask, Some(HIT_FOR_MISS)).await,
                 },
-                StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask).await,
+                // A range beyond the end says nothing of the key: it would let anyone undo coalescing.
+                StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask, None).await,
                 status if status.is_server_error() && self.stale_for(status) => {
                     return self.serve_stale("origin-error");
                 }
@@ -388,9 +389,9 @@ impl Origin {
     }
 
     /// A range that cannot be kept: the client's own Range goes to the origin, and the answer to the client.
-    async fn by_itself(self, ask: &Ask) -> Early {
+    async fn by_itself(self, ask: &Ask, remember: Option<Duration>) -> Early {
         let why = if self.stale.is_some() { Forward::Stale } else { Forward::UriMiss };
-        release(self.lead, Some(HIT_FOR_MISS));
+        release(self.lead, remember);
         let carried = self.carried;
         let request = &carried.exchange.request.headers;
         let mut fields = HeaderMap::new();
@@ -563,7 +564,7 @@ impl Origin {
                 let ask = Ask::of(&carried, true).only(&path);
                 let origin = Origin { carried, key, lead, stale: None };
                 tracing::debug!(reason = reason.as_str(), "a range is passed on and not kept");
-                return Box::pin(origin.by_itself(&ask)).await;
+                return Box::pin(origin.by_itself(&ask, Some(HIT_FOR_MISS))).await;
             }
         };
         let timing = Timing::of(&whole.headers, request_at, response_at);
@@ -584,7 +585,7 @@ impl Origin {
         let ask = Ask::of(&carried, true);
         let Some((entry, writer)) = keep(&carried, &key, lead, head, Some(part.slices.clone())) else {
             let origin = Self { carried, key, lead: None, stale: None };
-            return Box::pin(origin.by_itself(&ask)).await;
+            return Box::pin(origin.by_itself(&ask, Some(HIT_FOR_MISS))).await;
         };
         outcome.stored = true;
         if let Some(writer) = writer {
