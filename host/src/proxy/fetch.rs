@@ -30,6 +30,7 @@ use crate::origin::{BodyStream, OriginError, OriginKind, OriginResponse, Request
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
 use crate::semantics::byte_range::{self, ContentRange, RangeSpec, Resolved};
+use crate::semantics::date;
 use crate::semantics::etag::EntityTag;
 
 /// How often a request waits for a leader who vanishes before it asks for itself.
@@ -325,11 +326,13 @@ impl Origin {
                     Some(fields)
                 })
                 .await;
-            let Answer { response, path } = match sent {
+            let Answer { mut response, path } = match sent {
                 Ok(answer) => answer,
                 Err(error) => return self.origin_failed(&error),
             };
             let response_at = self.carried.proxy.clock.now();
+            // RFC 9110 section 6.6.1; Expires is counted from it, and If-Range held against it.
+            date::ensure_date(&mut response.headers, response_at);
             let come = Come { response, path, request_at, response_at, sequence };
             match come.response.status {
                 StatusCode::NOT_MODIFIED if conditions.is_some() => {
@@ -458,7 +461,15 @@ impl Origin {
                 outcome.detail = Some(why.as_str());
                 carried.proxy.cache.remove(&entry);
                 release(lead, remember(&carried, why));
-                entry
+                // This client gets it as the origin and the policy have it now: `private` of the 304 included.
+                let head = EntryHead { status: merged.status, headers: merged.headers, timing, ..entry.head.clone() };
+                Arc::new(Entry {
+                    id: entry.id,
+                    key: entry.key.clone(),
+                    variant: entry.variant.clone(),
+                    head,
+                    body: entry.body.clone(),
+                })
             }
         };
         let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
@@ -502,6 +513,8 @@ impl Origin {
         };
         let timing = Timing::of(&response.headers, request_at, response_at);
         outcome.ttl_s = Some(ttl_s(&retention, &timing, response_at));
+        // What is not kept of the head is for the client on whose behalf the origin was asked, and for no other.
+        let personal = storable::fields_withheld(&response.headers);
         let size = match response.status {
             StatusCode::NO_CONTENT => Some(0),
             _ => response.length,
@@ -533,7 +546,9 @@ impl Origin {
         if let Some(writer) = writer {
             pump::start(carried.proxy.orphans.clone(), response.body, writer, 0, None, !carried.is_head());
         }
-        Deliverable::entry(Hit { carried, key, entry, outcome })
+        let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
+        answer.headers.extend(personal);
+        answer
     }
 
     /// Some slices of an object.
