@@ -141,8 +141,9 @@ impl App {
             .map_err(|error| StartError::Machine(error.to_string()))?;
         let policies =
             Policies::start(resolved.policies.clone(), Arc::clone(&metrics)).context("policies cannot run")?;
-        let generation =
-            generation(&resolved, &policies, &metrics).await.map_err(|lines| StartError::Machine(lines.join("; ")))?;
+        let unmade = |lines: Vec<String>| StartError::Machine(lines.join("; "));
+        let origins = origins(&resolved, &metrics).await.map_err(unmade)?;
+        let generation = generation(&resolved, origins, &policies, &metrics).await.map_err(unmade)?;
         if let Err(error) = policies.watch() {
             tracing::warn!(%error, "the policies folder is not watched; a reload still looks at it");
         }
@@ -204,12 +205,8 @@ impl App {
     }
 }
 
-/// Builds what a request uses out of a configuration.
-async fn generation(
-    resolved: &Resolved,
-    policies: &Arc<Policies>,
-    metrics: &Arc<Metrics>,
-) -> Result<Generation, Vec<String>> {
+/// Builds the origins of a configuration. Touches nothing that is in service.
+async fn origins(resolved: &Resolved, metrics: &Arc<Metrics>) -> Result<HashMap<String, proxy::Service>, Vec<String>> {
     let mut origins = HashMap::new();
     let mut mistakes = Vec::new();
     for settings in &resolved.origins {
@@ -221,6 +218,19 @@ async fn generation(
             Err(error) => mistakes.push(format!("origins.{:?}: {error}", settings.name)),
         }
     }
+    for host in resolved.hosts.iter().filter(|host| !resolved.origins.iter().any(|origin| origin.name == host.origin)) {
+        mistakes.push(format!("hosts.{:?}.origin: {:?} is not in service", host.name, host.origin));
+    }
+    if mistakes.is_empty() { Ok(origins) } else { Err(mistakes) }
+}
+
+/// Builds what a request uses out of a configuration.
+async fn generation(
+    resolved: &Resolved,
+    origins: HashMap<String, proxy::Service>,
+    policies: &Arc<Policies>,
+    metrics: &Arc<Metrics>,
+) -> Result<Generation, Vec<String>> {
     let (policies, capabilities) = (Arc::clone(policies), Arc::clone(&resolved.capabilities));
     let settings = resolved.hosts.clone();
     let chains: Vec<_> = settings.iter().map(|host| host.chain.clone()).collect();
@@ -232,16 +242,11 @@ async fn generation(
     .map_err(|error| vec![format!("policies: {error}")])?;
     let mut hosts = Vec::with_capacity(settings.len());
     for (settings, chain) in settings.into_iter().zip(chains) {
-        match origins.get(&settings.origin) {
-            Some(service) => {
-                let origin = Arc::clone(&service.origin);
-                hosts.push(Arc::new(VirtualHost { settings, origin, chain }));
-            }
-            None => mistakes.push(format!("hosts.{:?}.origin: {:?} is not in service", settings.name, settings.origin)),
+        // `origins` found it, or had failed.
+        if let Some(service) = origins.get(&settings.origin) {
+            let origin = Arc::clone(&service.origin);
+            hosts.push(Arc::new(VirtualHost { settings, origin, chain }));
         }
-    }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
     }
     Ok(Generation::new(Table::new(hosts), origins, resolved.trusted_proxies.clone(), metrics))
 }
@@ -288,8 +293,10 @@ impl Inner {
         if !needs_restart.is_empty() {
             return Err(needs_restart);
         }
+        // What can fail comes first: policies take note of a new configuration as soon as they are asked for.
+        let origins = origins(&resolved, &self.metrics).await?;
         self.policies.configure(resolved.policies.clone());
-        let generation = match generation(&resolved, &self.policies, &self.metrics).await {
+        let generation = match generation(&resolved, origins, &self.policies, &self.metrics).await {
             Ok(generation) => generation,
             Err(mistakes) => {
                 self.policies.configure(old.policies.clone());
@@ -356,12 +363,13 @@ impl Control for Inner {
     }
 
     fn ready(&self) -> Result<Value, Value> {
-        let disk = self.cache.stats().disk_error;
-        let reload = self.failed_reload.lock().clone();
         if self.draining.load(Ordering::Acquire) {
             return Err(json!({ "status": "draining" }));
         }
-        // A broken disk or a refused file is worth a look, but requests are served.
+        let disk = self.cache.stats().disk_error.is_some();
+        let reload = self.failed_reload.lock().is_some();
+        // A broken disk or a refused file is worth a look, but requests are served. What is wrong with them names paths and
+        // values of hosts.json, and this is told without a token: `/stats` has it.
         Ok(json!({ "status": "ok", "disk_error": disk, "failed_reload": reload }))
     }
 

@@ -106,3 +106,25 @@ async fn no_cache_is_kept_and_asked_about_each_time() {
     }
     assert_eq!(origin.requests(), 3);
 }
+
+#[tokio::test]
+async fn a_304_that_forbids_keeping_is_handed_on_with_its_word() {
+    let origin = Origin::answering(|request| {
+        let first = !request.has("if-none-match");
+        ok("x").etag("\"v\"").conditional().cache_control(if first { "max-age=0" } else { "private, max-age=60" })
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/a").await.expect(200, "x").header("cache-control", "max-age=0");
+    host.get("/a").await.expect(200, "x").header("cache-control", "private, max-age=60");
+}
+
+#[tokio::test]
+async fn expires_counts_from_the_arrival_of_an_answer_without_date() {
+    let later = httpdate::fmt_http_date(std::time::SystemTime::now() + std::time::Duration::from_secs(600));
+    let origin = Origin::serving("/a", ok("x").header("expires", &later).no_date()).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let made = host.get("/a").await.expect(200, "x").field("date");
+    assert!(!made.is_empty());
+    host.get("/a").await.expect(200, "x").cache("hit").header("date", &made);
+}

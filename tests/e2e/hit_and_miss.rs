@@ -246,3 +246,27 @@ async fn eviction_keeps_the_cache_within_its_size() {
     assert!(used <= 11_000_000, "{used} bytes are kept");
     assert!(host.metric("proxyhost_cache_evictions_total").await > 0.0);
 }
+
+#[tokio::test]
+async fn what_is_named_as_private_reaches_the_one_it_is_for_and_no_other() {
+    let reply = ok("x").cache_control("max-age=60, private=\"set-cookie\"").header("set-cookie", "id=1");
+    let origin = Origin::serving("/a", reply).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/a").await.expect(200, "x").header("set-cookie", "id=1");
+    host.get("/a").await.expect(200, "x").cache("hit").no_header("set-cookie");
+}
+
+#[tokio::test]
+async fn a_range_beyond_the_end_does_not_undo_coalescing() {
+    let size = 3_000_000;
+    let reply = || ok(generated(1, size)).etag("\"v\"").cache_control("max-age=60").ranged().late(millis(300));
+    let origin = Origin::serving("/a", reply()).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.call("GET", "/a").range("9000000-").send().await.status(416);
+    let before = origin.requests();
+    let calls = (0..5).map(|_| host.get("/a"));
+    for answer in futures_util::future::join_all(calls).await {
+        answer.expect(200, pattern(1, 0..size));
+    }
+    assert_eq!(origin.requests() - before, 1);
+}

@@ -201,3 +201,20 @@ async fn forwarded_fields_come_from_us_unless_the_peer_is_trusted() {
     let trusting = setup().vhost(vhost("a.test").origin(&origin)).config(json!({ "trusted_proxies": ["127.0.0.0/8"] }));
     assert!(from(&trusting.start().await).await.contains("198.51.100.7"));
 }
+
+#[tokio::test]
+async fn what_is_told_of_the_authority_is_part_of_the_key() {
+    let origin = Origin::answering(|request| {
+        ok(format!("{} {}", request.header("host"), request.header("x-forwarded-host"))).cache_control("max-age=60")
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin.with(json!({ "http": { "host": "client" } })))).await;
+    host.get_from("A.test.:1337", "/a").await.expect(200, "a.test:1337 a.test:1337");
+    host.get("/a").await.expect(200, "a.test a.test");
+    host.get_from("A.TEST", "/a").await.expect(200, "a.test a.test").cache("hit");
+    // A purge of the path takes all of them.
+    host.purge(json!({ "host": "a.test", "path": "/a" })).await;
+    for name in ["a.test:1337", "a.test"] {
+        host.get_from(name, "/a").await.cache("miss");
+    }
+}

@@ -140,3 +140,14 @@ async fn a_tag_of_a_policy() {
     host.get("/1").await.cache("miss");
     host.get_from("b.test", "/1").await.cache("hit");
 }
+
+#[tokio::test]
+async fn a_policy_that_judges_no_requests_lets_nobody_purge() {
+    let origin = Origin::serving("/a", ok("x").cache_control("max-age=600")).await;
+    let stanza = json!({ "config": { "rules": [{ "set": { "x-own": "1" } }] } });
+    let a = vhost("a.test").origin(&origin).policy("headers", stanza);
+    let host = Host::with(a.set("purge_method", "PURGE").set("purge_allow", "policy")).await;
+    host.get("/a").await.expect(200, "x");
+    host.call("PURGE", "/a").send().await.status(403);
+    host.get("/a").await.cache("hit");
+}

@@ -1,5 +1,6 @@
 //! Reloading hosts.json: all or nothing (issue line 4).
 
+use harness::policies;
 use harness::prelude::*;
 
 #[tokio::test]
@@ -36,6 +37,10 @@ async fn a_bad_file_keeps_the_old_one_and_says_why() {
     for word in ["nowhere", "wrong"] {
         assert!(answer.text().contains(word), "{word:?} is not told: {}", answer.text());
     }
+    // Whoever has no token learns that something is wrong, and not what.
+    let ready = host.admin_without_token("GET", "/readyz").send().await.status(200).json();
+    assert_eq!(ready["failed_reload"], json!(true), "{ready}");
+    assert!(host.stats().await.to_string().contains("nowhere"));
     host.get("/x").await.expect(200, "/x");
     host.get_from("c.test", "/x").await.status(421);
     host.signal(libc::SIGHUP);
@@ -54,4 +59,26 @@ async fn requests_in_flight_finish_on_the_old_configuration() {
     host.reload().await.status(200);
     gate.open();
     assert_eq!(first.len() + stream.read(usize::MAX).await.unwrap().len(), 200_000);
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_half_way_forgets_no_policy() {
+    let origin = Origin::answering(|request| ok(request.target.clone())).await;
+    let setup = setup().vhost(vhost("a.test").origin(&origin)).file("policies/a.test.wasm", policies::deny());
+    let mut host = setup.file("ca.pem", "no certificate").start().await;
+    host.get("/x").await.status(403);
+    let good = std::fs::read(host.path("hosts.json")).unwrap();
+    // Nothing is wrong with the file; what it names turns out to be unfit only when the origins are made.
+    host.rewrite(json!({
+        "origins": { "bad": { "http": { "url": "https://127.0.0.1:1", "ca": "ca.pem" } } },
+        "hosts": { "a.test": { "policy": null } },
+    }));
+    let answer = host.reload().await;
+    assert!(answer.status.as_u16() >= 400, "{answer:?}");
+    host.get("/x").await.status(403);
+    host.write("hosts.json", &good);
+    std::fs::remove_file(host.path("policies/a.test.wasm")).unwrap();
+    host.restart().await;
+    // It was never told to do without.
+    host.get("/x").await.status(503);
 }

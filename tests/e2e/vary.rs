@@ -69,3 +69,27 @@ async fn a_purge_takes_all_variants() {
         host.call("GET", "/a").header("accept", accept).send().await.expect(200, accept).cache("miss");
     }
 }
+
+#[tokio::test]
+async fn a_field_that_ends_at_this_hop_is_none_that_an_answer_varies_by() {
+    let origin = Origin::answering(|request| {
+        ok(request.header("accept-language").to_owned()).cache_control("max-age=60").vary("Accept-Language")
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    // The origin never hears of German, so its answer must not be kept as the German one.
+    let call = host.call("GET", "/a").header("accept-language", "de").header("connection", "accept-language");
+    call.send().await.expect(200, "");
+    host.call("GET", "/a").header("accept-language", "de").send().await.expect(200, "de");
+}
+
+#[tokio::test]
+async fn what_a_stranger_claims_of_itself_is_none_that_an_answer_varies_by() {
+    let origin = Origin::answering(|request| {
+        ok(request.header("x-forwarded-proto").to_owned()).cache_control("max-age=60").vary("X-Forwarded-Proto")
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/a").await.expect(200, "http");
+    host.call("GET", "/a").header("x-forwarded-proto", "https").send().await.expect(200, "http").cache("hit");
+}

@@ -234,5 +234,23 @@ pub fn headers_to_keep(response: &HeaderMap) -> HeaderMap {
     kept
 }
 
+/// The fields that `no-cache` or `private` name: in the answer to the request that brought them, and not kept.
+pub fn fields_withheld(response: &HeaderMap) -> HeaderMap {
+    let said = ResponseDirectives::parse(response);
+    let mut withheld = HeaderMap::new();
+    for name in said.no_cache_fields.iter().chain(&said.private_fields) {
+        if !withheld.contains_key(name) {
+            for value in response.get_all(name) {
+                withheld.append(name.clone(), value.clone());
+            }
+        }
+    }
+    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE] {
+        withheld.remove(name);
+    }
+    hop_by_hop::strip(&mut withheld);
+    withheld
+}
+
 #[cfg(test)]
 mod tests;

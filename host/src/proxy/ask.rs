@@ -8,6 +8,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method};
 
+use super::decide;
 use super::steps::Carried;
 use crate::origin::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse, RequestBody};
 use crate::semantics::{forwarded, hop_by_hop, target};
@@ -45,6 +46,11 @@ impl Ask {
             Some(service) => (Arc::clone(&service.origin), String::new()),
             None => (Arc::clone(&carried.site.host.origin), carried.site.host.settings.prefix.clone()),
         };
+        // In the spelling of the key: neither case nor a last dot of a client's ends up in what others get.
+        let authority = match decide::port_of(&exchange.request.authority) {
+            Some(port) => format!("{}:{port}", carried.hostname),
+            None => carried.hostname.to_string(),
+        };
         let mut headers = exchange.request.headers.clone();
         hop_by_hop::strip(&mut headers);
         for name in [HOST, EXPECT, CONTENT_LENGTH] {
@@ -70,7 +76,7 @@ impl Ask {
                 carried.peer,
                 carried.peer_trusted,
                 exchange.request.scheme,
-                &exchange.request.authority,
+                &authority,
             );
         } else {
             headers.remove(ACCEPT_ENCODING);
@@ -82,7 +88,7 @@ impl Ask {
             upstream.try_paths.clone()
         };
         let query = upstream.query.clone().unwrap_or_else(|| exchange.request.query.clone());
-        Self { origin, prefix, paths, query, headers, authority: exchange.request.authority.clone() }
+        Self { origin, prefix, paths, query, headers, authority }
     }
 
     /// Kind of the origin.

@@ -35,13 +35,18 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
         }
         return Err(refuse(carried, StatusCode::FORBIDDEN, "purging is not allowed from this address"));
     }
-    if carried.policies.exports(Phase::OnRequest) {
+    let policed = carried.policies.exports(Phase::OnRequest);
+    if policed {
         carried = run(carried, Phase::OnRequest).await?;
         if carried.exchange.unreadable_header {
             return Err(refuse(carried, StatusCode::BAD_REQUEST, "a header is not UTF-8"));
         }
     }
     if purge.is_some() {
+        if !policed {
+            // A policy that judges no requests lets nobody through.
+            return Err(refuse(carried, StatusCode::FORBIDDEN, "no policy decides who may purge"));
+        }
         if carried.exchange.failed_open {
             return Err(refuse(carried, StatusCode::FORBIDDEN, "the policy could not decide"));
         }
@@ -119,6 +124,10 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
     let http = origin_kind(carried) == OriginKind::Http;
     if http {
         parts.push((":s", request.scheme));
+        // The origin is told the port (X-Forwarded-Host, and Host where it is the client's) and may write it into links.
+        if let Some(port) = port_of(&request.authority) {
+            parts.push((":a", port));
+        }
     }
     let filtered;
     if lookup.key.is_none() {
@@ -147,6 +156,13 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
         path: lookup.key.as_deref().unwrap_or(&request.path),
         parts: &parts,
     })
+}
+
+/// The port of an authority that was read already, as it was written.
+pub fn port_of(authority: &str) -> Option<&str> {
+    let (_, port) = authority.rsplit_once(':')?;
+    // Behind the last colon of an IPv6 address without port stands a bracket.
+    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
 }
 
 fn body_allowed(carried: &Carried, brought: Brought, purges: bool) -> Result<(), (StatusCode, &'static str)> {

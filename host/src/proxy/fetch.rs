@@ -24,7 +24,7 @@ use crate::cache::fill::{Followed, Join, Lead};
 use crate::cache::freshness::{Retention, Timing};
 use crate::cache::key::CacheKey;
 use crate::cache::purges::{PurgeScope, PurgeSequence};
-use crate::cache::storable::{NotStorable, Storable};
+use crate::cache::storable::{self, NotStorable, Storable};
 use crate::cache::validation;
 use crate::clock::Timestamp;
 use crate::origin::{BodyStream, OriginError, OriginKind, OriginResponse, RequestBody};
@@ -281,12 +281,12 @@ impl Origin {
                     Some(fields)
                 })
                 .await;
-            let Answer { response, path } = match sent {
+            let Answer { mut response, path } = match sent {
                 Ok(answer) => answer,
                 Err(error) => return self.origin_failed(&error),
             };
             let response_at = self.carried.proxy.clock.now();
-            let mut response = response;
+            // RFC 9110 section 6.6.1; Expires is counted from it, and If-Range held against it.
             date::ensure_date(&mut response.headers, response_at);
             let come = Come { response, path, request_at, response_at, sequence };
             match come.response.status {
@@ -302,6 +302,7 @@ impl Origin {
                     Some(part) => return self.part(come, part).await,
                     None => return self.by_itself(&ask).await,
                 },
+                // A range beyond the end says nothing of the key: it would let anyone undo coalescing.
                 StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask).await,
                 status if status.is_server_error() && self.stale_for(status) => {
                     return self.serve_stale("origin-error");
@@ -416,7 +417,15 @@ impl Origin {
                 outcome.detail = Some(why.as_str());
                 carried.proxy.cache.remove(&entry);
                 release(lead, remember(&carried, why));
-                entry
+                // This client gets it as the origin and the policy have it now: `private` of the 304 included.
+                let head = EntryHead { status: merged.status, headers: merged.headers, timing, ..entry.head.clone() };
+                Arc::new(Entry {
+                    id: entry.id,
+                    key: entry.key.clone(),
+                    variant: entry.variant.clone(),
+                    head,
+                    body: entry.body.clone(),
+                })
             }
         };
         let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
@@ -460,6 +469,8 @@ impl Origin {
         };
         let timing = Timing::of(&response.headers, request_at, response_at);
         outcome.ttl_s = Some(ttl_s(&retention, &timing, response_at));
+        // What is not kept of the head is for the client on whose behalf the origin was asked, and for no other.
+        let personal = storable::fields_withheld(&response.headers);
         let size = match response.status {
             StatusCode::NO_CONTENT => Some(0),
             _ => response.length,
@@ -491,7 +502,9 @@ impl Origin {
         if let Some(writer) = writer {
             pump::start(carried.proxy.orphans.clone(), response.body, writer, 0, None, !carried.is_head());
         }
-        Deliverable::entry(Hit { carried, key, entry, outcome })
+        let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
+        answer.headers.extend(personal);
+        answer
     }
 
     /// Some slices of an object.

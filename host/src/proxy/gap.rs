@@ -51,7 +51,12 @@ pub enum Gap {
 impl Refetch {
     /// Of a request as the policy edited it.
     pub fn of(carried: &Carried) -> Self {
-        Self { ask: Ask::of(carried, true), cache: carried.proxy.cache.clone(), orphans: carried.proxy.orphans.clone() }
+        Self {
+            ask: Ask::of(carried, true),
+            cache: carried.proxy.cache.clone(),
+            orphans: carried.proxy.orphans.clone(),
+            refused: false,
+        }
     }
 
     /// Fetches slices that a writer was claimed for.

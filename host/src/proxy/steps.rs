@@ -22,6 +22,7 @@ use crate::cache::key::CacheKey;
 use crate::policy::exchange::{ClientView, LookupEdits, RequestView, StoreEdits, UpstreamEdits};
 use crate::policy::{ChainLease, Exchange};
 use crate::semantics::authority::Hostname;
+use crate::semantics::{forwarded, hop_by_hop};
 use crate::vhost::Methods;
 
 /// What is carried along from routing to the end.
@@ -249,6 +250,14 @@ pub fn carry(
     head: request::Head,
     client: Client,
 ) -> Carried {
+    // Before the policy and the variant look: what the origin does not get can't be what its answer varies by.
+    let mut headers = head.headers;
+    if headers.contains_key(http::header::CONNECTION) {
+        hop_by_hop::strip(&mut headers);
+    }
+    if !client.peer_trusted {
+        forwarded::remove_claims(&mut headers);
+    }
     let protocol = if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
     let exchange = Box::new(Exchange {
         request: RequestView {
@@ -259,7 +268,7 @@ pub fn carry(
             path: head.target.path,
             raw_target: head.target.raw,
             query: head.target.query,
-            headers: head.headers,
+            headers,
             received_at: proxy.clock.now(),
         },
         client: ClientView { ip: client.address, attributes: vec![("conn.protocol", protocol.to_owned())] },

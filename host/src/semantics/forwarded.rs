@@ -190,6 +190,13 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// Removes what an untrusted peer says of itself (Forwarded, X-Real-IP and their like).
+pub fn remove_claims(headers: &mut HeaderMap) {
+    for name in &CLAIMS {
+        headers.remove(name);
+    }
+}
+
 /// Sets what an http origin is told: X-Forwarded-For (appended when the peer is trusted, else replaced), X-Forwarded-Proto,
 /// X-Forwarded-Host, Via. What an untrusted peer says of itself (Forwarded, X-Real-IP and their like) is removed.
 ///
@@ -197,9 +204,7 @@ fn is_token_byte(byte: u8) -> bool {
 /// already, and is not put there twice.
 pub fn tell_origin(headers: &mut HeaderMap, address: IpAddr, peer_trusted: bool, scheme: &str, authority: &str) {
     if !peer_trusted {
-        for name in &CLAIMS {
-            headers.remove(name);
-        }
+        remove_claims(headers);
     }
     let address = address.to_canonical();
     let mut told: Vec<&str> = list(headers, &X_FORWARDED_FOR);
