@@ -1,8 +1,9 @@
-//! The project's own chores, as `cargo xtask <chore>`: `setup`, `policies`, `test`, `demo`.
+//! The project's own chores, as `cargo xtask <chore>`: `setup`, `policies`, `test`, `demo`, `bench`.
 //!
 //! On a fresh machine this is the only crate that can be built (the index needs libclang), so it depends on next to
 //! nothing and installs what the others need.
 
+mod bench;
 mod cargo;
 mod policies;
 mod setup;
@@ -42,6 +43,9 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Measures the program, built with the release profile, on this machine.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 /// Builds everything with the features that the tests have: naming a package would give the dependencies others, and build
@@ -89,6 +93,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
             demo.env(policies::FOLDER_VARIABLE, folder);
             return cargo::exit_code(demo.args(check.then_some("--check")));
         }
+        Chore::Bench(bench) => bench::run(&bench, &workspace)?,
     }
     Ok(ExitCode::SUCCESS)
 }

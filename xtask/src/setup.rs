@@ -26,7 +26,10 @@ const WASM_PACKAGES: &[(&str, &str)] = &[
     ("rust-web-src", "the standard library of policies"),
 ];
 
-/// Installs what is missing, or fails with the line that would.
+/// What the benchmarks run, beside us.
+const BENCH_PACKAGES: &[(&str, &str)] = &[("nginx", "the peer, and an origin"), ("wrk", "making load")];
+
+/// Installs what building needs and is missing, or fails with the line that would.
 pub fn run() -> Result<()> {
     if !Path::new("/usr/bin/dpkg-query").exists() {
         return elsewhere();
@@ -35,6 +38,29 @@ pub fn run() -> Result<()> {
     if policies::installed_wasm_target().is_none() {
         wanted.extend_from_slice(WASM_PACKAGES);
     }
+    install(&wanted)
+}
+
+/// The same for the benchmarks.
+pub fn for_benchmarks() -> Result<()> {
+    // By the programs: nginx comes in several packages, and from others than Debian.
+    let programs = [("wrk", "--version"), ("nginx", "-v")];
+    let started = |(program, argument): (&str, &str)| {
+        let status = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        // wrk ends with 1 after it told its version.
+        status.is_ok()
+    };
+    if programs.into_iter().all(started) {
+        return Ok(());
+    }
+    if !Path::new("/usr/bin/dpkg-query").exists() {
+        bail!("the benchmarks run wrk and nginx: please install them");
+    }
+    install(BENCH_PACKAGES)
+}
+
+/// Installs packages that are missing, or fails with the line that would.
+fn install(wanted: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> = wanted.iter().map(|(package, _)| *package).filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());

@@ -1,0 +1,108 @@
+//! Benchmarks of the whole program on this machine. The load generator shares its cores, and so may others, so nothing here
+//! fails on a figure: `hit` prints ratios to nginx, measured in turns, and `soak` prints how memory goes.
+
+mod hit;
+mod programs;
+mod soak;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+
+use crate::cargo::{self, Workspace};
+use crate::{policies, setup};
+
+/// What is measured.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Hits: wrk against proxyhost and nginx's proxy_cache in turns, at three sizes, with and without a policy.
+    Hit(hit::Options),
+    /// Memory: over hits and over misses, and while one huge object is fetched once for many clients.
+    Soak(soak::Options),
+}
+
+/// The program to measure.
+#[derive(clap::Args)]
+struct Built {
+    /// A built proxyhost, instead of building one with the release profile.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+}
+
+impl Built {
+    fn program(&self, workspace: &Workspace) -> Result<PathBuf> {
+        if let Some(program) = &self.program {
+            return program.canonicalize().with_context(|| format!("could not find {}", program.display()));
+        }
+        setup::run()?;
+        cargo::succeed(workspace.cargo("build").args(["--release", "--workspace", "--bin", "proxyhost"]))?;
+        Ok(workspace.target.join("release/proxyhost"))
+    }
+}
+
+/// Installs what is missing, and measures.
+pub fn run(bench: &Bench, workspace: &Workspace) -> Result<()> {
+    setup::for_benchmarks()?;
+    match bench {
+        Bench::Hit(options) => hit::run(options, workspace),
+        Bench::Soak(options) => soak::run(options, workspace),
+    }
+}
+
+/// The folder of the built policies: as the tests are told, or built now.
+fn policies_folder(workspace: &Workspace) -> Result<PathBuf> {
+    match std::env::var_os(policies::FOLDER_VARIABLE).filter(|folder| !folder.is_empty()) {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => policies::build(workspace),
+    }
+}
+
+/// Runs wrk and gives what it printed. `target` is added to the arguments that all runs share.
+fn wrk(connections: u32, seconds: u64, arguments: &[&str], url: &str) -> Result<String> {
+    let mut command = Command::new("wrk");
+    command.args(["-t", "2", "-c", &connections.to_string(), "-d", &format!("{seconds}s")]).args(arguments).arg(url);
+    let output = command.output().context("could not start wrk")?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() || printed.contains("Non-2xx") || printed.contains("Socket errors") {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{} found something other than answers:\n{printed}{said}", cargo::shown(&command));
+    }
+    Ok(printed)
+}
+
+/// Requests a second, as wrk printed them.
+fn rate(printed: &str) -> Result<f64> {
+    let line = printed.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+    line.and_then(|number| number.trim().parse().ok()).with_context(|| format!("wrk printed no rate:\n{printed}"))
+}
+
+/// The middle one; the mean of the two in the middle when their number is even.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let half = numbers.len() / 2;
+    match numbers.len() {
+        0 => f64::NAN,
+        length if length % 2 == 0 => f64::midpoint(numbers[half - 1], numbers[half]),
+        _ => numbers[half],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), 3.0);
+        assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn the_rate_is_read() {
+        assert_eq!(rate("  1 requests in 1s\nRequests/sec:  81234.56\nTransfer/sec: 9MB\n").expect("a rate"), 81234.56);
+        assert!(rate("nothing").is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! The programs that are measured, each in a folder of its own that goes when the measuring is done, on ports that were free.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// No start takes longer.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a program has to end when it is asked to.
+const END_WITHIN: Duration = Duration::from_secs(15);
+
+/// A folder for one run, removed at its end.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it.
+    pub fn make() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("proxyhost-bench-{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("could not make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    /// Where a file of it is.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes a file of it, and the folders around that.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let file = self.at(name);
+        let written = fs::create_dir_all(file.parent().unwrap_or(&self.0)).and_then(|()| fs::write(&file, bytes));
+        written.with_context(|| format!("could not write {}", file.display()))?;
+        Ok(file)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("xtask: could not remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Ports that are free now, all different.
+pub fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
+    // All are held until all are known, so that none is given twice.
+    let mut held = Vec::with_capacity(COUNT);
+    let mut ports = [0; COUNT];
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
+/// A program at work; it is ended with this.
+pub struct Program {
+    name: &'static str,
+    child: Child,
+}
+
+impl Program {
+    /// Starts it with its output in files of the folder, and waits until all these ports answer.
+    pub fn start(name: &'static str, command: &mut Command, folder: &Folder, ports: &[u16]) -> Result<Self> {
+        let output = |ending: &str| {
+            let file = folder.at(&format!("{name}.{ending}"));
+            File::create(&file).with_context(|| format!("could not write {}", file.display()))
+        };
+        command.stdin(Stdio::null()).stdout(output("out")?).stderr(output("err")?);
+        let child = command.spawn().with_context(|| format!("could not start {name}"))?;
+        let mut program = Self { name, child };
+        let deadline = Instant::now() + START_WITHIN;
+        for port in ports {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+            while TcpStream::connect(address).is_err() {
+                let ended = program.child.try_wait()?;
+                if ended.is_some() || Instant::now() > deadline {
+                    let said = fs::read_to_string(folder.at(&format!("{name}.err"))).unwrap_or_default();
+                    bail!("{name} does not answer at {address}:\n{said}");
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(program)
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .with_context(|| format!("{} is gone", self.name))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+        number.context("/proc tells no resident memory")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Asked first: nginx's master would leave its workers behind.
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let deadline = Instant::now() + END_WITHIN;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("xtask: {} did not end by itself", self.name);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// proxyhost with this hosts.json.
+pub fn proxyhost(program: &Path, hosts_json: &str, folder: &Folder, port: u16) -> Result<Program> {
+    let file = folder.write("hosts.json", hosts_json)?;
+    let mut command = Command::new(program);
+    command.arg("--config").arg(file).current_dir(&folder.0);
+    Program::start("proxyhost", &mut command, folder, &[port])
+}
+
+/// nginx with these servers in it.
+pub fn nginx(name: &'static str, http: &str, folder: &Folder, ports: &[u16]) -> Result<Program> {
+    let place = folder.at(name);
+    let place = place.display();
+    // As root its workers would become somebody who may not enter the folder.
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    let user = if is_root { "user root;" } else { "" };
+    let configuration = format!(
+        "{user}
+daemon off;
+worker_processes 2;
+pid {place}/pid;
+error_log {place}/error.log;
+events {{ worker_connections 2048; }}
+http {{
+    default_type application/octet-stream;
+    keepalive_requests 1000000000;
+    tcp_nopush off;
+    client_body_temp_path {place}/body;
+    proxy_temp_path {place}/proxy;
+    fastcgi_temp_path {place}/fastcgi;
+    uwsgi_temp_path {place}/uwsgi;
+    scgi_temp_path {place}/scgi;
+{http}
+}}
+"
+    );
+    let file = folder.write(&format!("{name}/nginx.conf"), configuration)?;
+    let mut command = Command::new("nginx");
+    command.arg("-e").arg(folder.at(name).join("error.log")).arg("-c").arg(file).arg("-p").arg(folder.at(name));
+    Program::start(name, &mut command, folder, ports)
+}
