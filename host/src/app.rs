@@ -321,7 +321,6 @@ impl Control for Inner {
     fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, String>> {
         Box::pin(async move {
             let sequence = self.cache.purge(scope).await.map_err(|error| error.to_string())?;
-            self.metrics.purges.inc();
             Ok(sequence.0)
         })
     }

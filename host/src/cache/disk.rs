@@ -284,13 +284,13 @@ impl Disk {
     }
 
     /// Writes a purge down, safe against a power cut.
-    pub fn record_purge(&self, sequence: u64, scope: &PurgeScope) -> Result<(), DiskError> {
+    pub fn record_purge(&self, sequence: u64, scope: &PurgeScope, synced: bool) -> Result<(), DiskError> {
         let number = i64::try_from(sequence).unwrap_or(i64::MAX);
         let changes = vec![
             Change::Put(Column::Purges, sequence.to_be_bytes().to_vec(), schema::encode_purge(scope)),
             Change::Put(Column::Meta, schema::META_SEQUENCE.to_vec(), number.to_be_bytes().to_vec()),
         ];
-        Ok(self.index.write(changes, true)?)
+        Ok(self.index.write(changes, synced)?)
     }
 }
 

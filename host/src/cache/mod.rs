@@ -216,6 +216,17 @@ impl Cache {
 
     /// Purges. In force for lookups and fills, and safe against a kill -9, when it returns.
     pub async fn purge(&self, scope: PurgeScope) -> Result<PurgeSequence, CacheError> {
+        self.shared.metrics.purges.inc();
+        self.purge_with(scope, true).await
+    }
+
+    /// Invalidates after an unsafe request (RFC 9111 section 4.4): a purge that survives a kill -9 but not the loss of power,
+    /// since a disk that is synced for every POST would let clients hold everybody's.
+    pub async fn invalidate(&self, scope: PurgeScope) -> Result<PurgeSequence, CacheError> {
+        self.purge_with(scope, false).await
+    }
+
+    async fn purge_with(&self, scope: PurgeScope, synced: bool) -> Result<PurgeSequence, CacheError> {
         let (shared, task) = (self.shared.clone(), self.shared.tracker.clone());
         // A task of its own: a caller who leaves does not leave half a purge.
         let purge = task.spawn(async move {
@@ -225,7 +236,7 @@ impl Cache {
                 Some(disk) => {
                     let (shared, scope) = (shared.clone(), scope.clone());
                     let record = move || {
-                        let recorded = disk.record_purge(sequence, &scope);
+                        let recorded = disk.record_purge(sequence, &scope, synced);
                         let error = recorded.as_ref().err().map(ToString::to_string);
                         shared.written(recorded);
                         error
@@ -240,7 +251,6 @@ impl Cache {
             };
             // In force here and now in any case.
             shared.purges.apply(sequence, &scope);
-            shared.metrics.purges.inc();
             shared.sweeps.lock().push(scope);
             match recorded {
                 None => Ok(PurgeSequence(sequence)),

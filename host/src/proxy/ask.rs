@@ -82,7 +82,8 @@ impl Ask {
             headers.remove(ACCEPT_ENCODING);
         }
         upstream.apply(&mut headers);
-        let paths = if upstream.try_paths.is_empty() {
+        // What is not a read is sent once: a body cannot be sent again, and a 404 may come after an effect.
+        let paths = if upstream.try_paths.is_empty() || !carried.is_read() {
             vec![upstream.path.clone().unwrap_or_else(|| exchange.request.path.clone())]
         } else {
             upstream.try_paths.clone()

@@ -144,6 +144,10 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
             _ => {}
         }
     }
+    if let (Some(_), true, Some(query)) = (&lookup.key, http, &upstream.query) {
+        // The policy's key stands for the client's query, not for another one that is fetched.
+        parts.push((":u", query.as_deref().unwrap_or("")));
+    }
     if let Some(path) = &upstream.path {
         parts.push((":p", path));
     }
@@ -221,7 +225,6 @@ async fn purge_by_method(carried: Carried) -> Early {
     let scope = if path == "/" { PurgeScope::Host { host } } else { PurgeScope::Path { host, path } };
     match carried.proxy.cache.purge(scope).await {
         Ok(_) => {
-            carried.proxy.metrics.purges.inc();
             Deliverable::local(carried, StatusCode::OK, HeaderMap::new(), Bytes::new(), Outcome::local(Word::Policy))
         }
         Err(error) => {

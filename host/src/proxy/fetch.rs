@@ -14,7 +14,7 @@ use super::deliver::{Deliverable, Source};
 use super::failure;
 use super::keeping::{keep, remember, storable_by, tags, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
-use super::plan::{Part, Plan, part_of, probe};
+use super::plan::{MAX_OBJECT_BYTES, Part, Plan, part_of, probe};
 use super::pump;
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Hit, StaleEntry, Upload, Wanting, seconds};
@@ -118,7 +118,7 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
         // RFC 9111 section 4.4: what was kept of the target is no longer true.
         let request = &carried.exchange.request;
         let scope = PurgeScope::Path { host: request.host.clone(), path: request.path.clone() };
-        if let Err(error) = carried.proxy.cache.purge(scope).await {
+        if let Err(error) = carried.proxy.cache.invalidate(scope).await {
             tracing::error!(%error, "invalidation after an unsafe method failed");
         }
     }
@@ -473,7 +473,7 @@ impl Origin {
         let personal = storable::fields_withheld(&response.headers);
         let size = match response.status {
             StatusCode::NO_CONTENT => Some(0),
-            _ => response.length,
+            _ => response.length.filter(|length| *length <= MAX_OBJECT_BYTES),
         };
         let ranged = kind != OriginKind::Http
             || response.headers.get(http::header::ACCEPT_RANGES).is_some_and(|value| value == "bytes");

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
+use super::decide;
 use super::steps::Carried;
 use crate::cache::Asked;
 use crate::cache::entry::{Entry, EntryHead};
@@ -14,6 +15,7 @@ use crate::cache::fill::{Lead, Writer};
 use crate::cache::key::CacheKey;
 use crate::cache::storable::{self, NotStorable, Rules, Storable};
 use crate::cache::vary::{Vary, VaryFields};
+use crate::origin::OriginKind;
 
 /// How long a key whose response may not be kept is remembered, so that requests for it do not wait for each other.
 const HIT_FOR_MISS: Duration = Duration::from_secs(60);
@@ -52,7 +54,15 @@ pub fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -
         policy_stale_while_revalidate: store.stale_while_revalidate,
         policy_stale_if_error: store.stale_if_error,
     };
-    storable::decide(&Method::GET, &carried.exchange.request.headers, status, headers, &rules)
+    let request = &carried.exchange.request.headers;
+    if decide::origin_kind(carried) != OriginKind::Http && request.contains_key(AUTHORIZATION) {
+        // Buckets and folders never see the client's Authorization, so nothing of theirs depends on it; the policy, which may,
+        // is asked again for every request.
+        let mut seen = request.clone();
+        seen.remove(AUTHORIZATION);
+        return storable::decide(&Method::GET, &seen, status, headers, &rules);
+    }
+    storable::decide(&Method::GET, request, status, headers, &rules)
 }
 
 /// For how long the key is remembered as not cacheable.

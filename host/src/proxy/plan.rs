@@ -13,6 +13,9 @@ use crate::origin::OriginResponse;
 use crate::semantics::byte_range::{self, ContentRange, RangeSpec, Resolved};
 use crate::semantics::etag::EntityTag;
 
+/// The largest object whose announced size is believed: far beyond any real one, and slice numbers cannot overflow.
+pub const MAX_OBJECT_BYTES: u64 = 1 << 60;
+
 /// What to ask for.
 pub enum Plan {
     /// All of it.
@@ -83,7 +86,7 @@ pub struct Part {
 pub fn part_of(response: &OriginResponse, plan: &Plan) -> Option<Part> {
     let Plan::From(first, _) = plan else { return None };
     let content = response.headers.get(CONTENT_RANGE).and_then(ContentRange::parse)?;
-    let (range, size) = (content.range?, content.complete?);
+    let (range, size) = (content.range?, content.complete.filter(|size| *size <= MAX_OBJECT_BYTES)?);
     if EntityTag::of(&response.headers).is_none_or(|tag| tag.weak) || range.start != first * SLICE_BYTES {
         return None;
     }

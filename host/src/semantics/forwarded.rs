@@ -18,7 +18,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What strangers may not tell an origin about themselves.
-const CLAIMS: [HeaderName; 7] = [
+const CLAIMS: [HeaderName; 10] = [
     FORWARDED,
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,
@@ -26,6 +26,10 @@ const CLAIMS: [HeaderName; 7] = [
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-forwarded-server"),
     HeaderName::from_static("x-real-ip"),
+    // Frameworks route by these: unkeyed, they would decide what others get.
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-forwarded-prefix"),
 ];
 
 /// The client's address: the peer's, unless it is trusted; then the right-most address of X-Forwarded-For, or else of
@@ -215,9 +219,8 @@ pub fn tell_origin(headers: &mut HeaderMap, address: IpAddr, peer_trusted: bool,
         set(headers, X_FORWARDED_FOR, &joined);
     }
     set(headers, X_FORWARDED_PROTO, scheme);
-    if !headers.contains_key(X_FORWARDED_HOST) {
-        set(headers, X_FORWARDED_HOST, authority);
-    }
+    // Whoever the peer is: the key has this host, and no other may decide what is kept under it.
+    set(headers, X_FORWARDED_HOST, authority);
     headers.append(VIA, HeaderValue::from_static("1.1 proxyhost"));
 }
 
@@ -360,7 +363,7 @@ mod tests {
             map(&[
                 ("x-forwarded-for", "198.51.100.1, 10.0.0.1"),
                 ("x-forwarded-proto", "http"),
-                ("x-forwarded-host", "b.test"),
+                ("x-forwarded-host", "a.test"),
                 ("via", "2 cdn"),
                 ("via", "1.1 proxyhost"),
             ])
