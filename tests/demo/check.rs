@@ -112,7 +112,9 @@ async fn signed(report: &mut Report, demo: &Demo) {
     let before = demo.s3.seen().len();
     let ranged = call(&good).range("-100").attempt().await;
     report.answer("the end of the big file, by a signed link", &ranged, 206, |answer| answer.body == end);
-    let asked: Vec<String> = demo.s3.seen()[before..].iter().map(|seen| seen.header("range").to_owned()).collect();
+    // HEAD, by which the length is learnt, brings no bytes.
+    let reads = demo.s3.seen().split_off(before).into_iter().filter(|seen| seen.method != "HEAD");
+    let asked: Vec<String> = reads.map(|seen| seen.header("range").to_owned()).collect();
     let part = !asked.is_empty() && asked.iter().all(|range| range.starts_with("bytes="));
     report.line("only a part of it was fetched", (!part).then(|| format!("ranges asked for: {asked:?}")));
     let middle = pattern(site::BIG_SEED, 100_000_000..100_300_000);

@@ -29,7 +29,10 @@ impl Demo {
         let s3 = S3Server::with_bucket("site").await;
         site::fill(&s3);
         let bucket = s3.bucket("site");
-        let www = vhost("www.localhost").origin(&bucket).set("prefix", "www").policy("static-site", json!({}));
+        let www = vhost("www.localhost")
+            .origin(&bucket)
+            .set("prefix", "www")
+            .policy("static-site", json!({ "config": { "not_found": "/404.html" } }));
         let downloads = vhost("downloads.localhost").origin(&bucket).set("prefix", "downloads").policy(
             "signed-url",
             json!({ "config": { "scheme": "proxyhost" }, "secrets": { "sign": "env:DEMO_SECRET" } }),

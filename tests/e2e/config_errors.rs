@@ -3,11 +3,11 @@
 use harness::prelude::*;
 
 fn with(config: &Value) -> Setup {
-    setup().file("hosts.json", config.to_string())
+    setup().file("hosts.json", config.to_string()).file("site/index.html", "home")
 }
 
 fn minimal() -> Value {
-    json!({ "origins": { "o": { "dir": { "path": "." } } }, "hosts": { "a.test": { "origin": "o" } } })
+    json!({ "origins": { "o": { "dir": { "path": "site" } } }, "hosts": { "a.test": { "origin": "o" } } })
 }
 
 /// The minimal file with these members laid over it.
@@ -54,6 +54,8 @@ async fn each_mistake_is_named_by_its_path() {
             but(json!({ "origins": { "p": { "http": { "url": "http://x" }, "timeouts": { "conect": 1 } } } })),
             vec!["conect", "connect"],
         ),
+        // A folder that would give away hosts.json and the cache.
+        (but(json!({ "origins": { "o": { "dir": { "path": "." } } } })), vec!["origins", "o", "path"]),
         (but(json!({ "addresses": { "office": ["300.1.1.1"] } })), vec!["addresses", "office", "300.1.1.1"]),
         (but(json!({ "rates": { "r": { "rate": 0, "per": "1s" } } })), vec!["rates", "r"]),
         (but(json!({ "tables": { "t": "gone.json" } })), vec!["tables", "t", "gone.json"]),

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harness::mount::Mount;
 use harness::prelude::*;
 
 async fn big_origin() -> Origin {
@@ -109,4 +110,140 @@ async fn two_processes_do_not_share_a_folder() {
     let second = host.start_again_refused().await;
     assert_ne!(second.code, 0, "{}", second.stderr);
     host.get("/a").await.status(200);
+}
+
+/// A setup whose cache lies on that file system, with a token that does not.
+fn on(mount: &Mount, origin: &Origin) -> Setup {
+    setup().vhost(vhost("a.test").origin(origin)).config(json!({
+        "cache": { "dir": mount.path("cache"), "disk": "1GB", "memory": "1MB" },
+        "admin": { "token": "a-token-of-the-play" },
+    }))
+}
+
+async fn many_origin() -> Origin {
+    Origin::answering(|request| {
+        let seed: u64 = request.target.trim_start_matches("/").parse().unwrap_or(0);
+        ok(generated(seed, 700_000)).cache_control("max-age=600").etag(&format!("\"{seed}\""))
+    })
+    .await
+}
+
+async fn all_are_right(host: &Host, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        host.get(&format!("/{seed}")).await.expect(200, pattern(seed, 0..700_000));
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_served_past_and_used_again_when_there_is_room() {
+    let Some(mount) = Mount::of_size("64m") else { return };
+    let origin = many_origin().await;
+    let host = on(&mount, &origin).start().await;
+    all_are_right(&host, 0..3).await;
+    mount.fill_but("ballast", 1_000_000);
+    for _ in 0..2 {
+        all_are_right(&host, 10..30).await;
+    }
+    assert!(host.metric("proxyhost_cache_disk_errors_total").await >= 1.0);
+    host.stderr_line("No space left").await;
+    std::fs::remove_file(mount.path("ballast")).unwrap();
+    let start = std::time::Instant::now();
+    // Twenty bodies do not fit into a megabyte of memory: hits come from the disk.
+    loop {
+        all_are_right(&host, 30..50).await;
+        if host.get("/30").await.cache_status().iter().any(|word| word == "hit") {
+            return;
+        }
+        assert!(start.elapsed() < secs(60), "the disk is never used again: {}", host.stats().await);
+        tokio::time::sleep(secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_at_start_is_said_and_served_past() {
+    let Some(mount) = Mount::of_size("1m") else { return };
+    let origin = many_origin().await;
+    mount.fill_but("ballast", 0);
+    let host = on(&mount, &origin).start().await;
+    all_are_right(&host, 0..3).await;
+    all_are_right(&host, 0..3).await;
+    host.admin_without_token("GET", "/readyz").send().await.status(200);
+    assert!(!host.stats().await["cache"]["disk_error"].is_null(), "{}", host.stats().await);
+}
+
+#[tokio::test]
+async fn a_read_only_folder_is_said_and_served_past() {
+    let Some(mount) = Mount::of_size("64m") else { return };
+    let origin = many_origin().await;
+    let mut host = on(&mount, &origin).start().await;
+    all_are_right(&host, 0..3).await;
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.ended().await, 0);
+    mount.make_read_only();
+    host.start_again().await;
+    all_are_right(&host, 0..6).await;
+    all_are_right(&host, 0..6).await;
+    assert!(!host.stats().await["cache"]["disk_error"].is_null(), "{}", host.stats().await);
+    host.stderr_line("ead-only file system").await;
+    // A small one is kept in memory all the same.
+    origin.set("/small", ok("small").cache_control("max-age=600"));
+    host.get("/small").await.expect(200, "small");
+    host.get("/small").await.expect(200, "small").cache("hit");
+}
+
+#[tokio::test]
+async fn a_folder_of_another_version_is_emptied() {
+    let origin = big_origin().await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/a").await.status(200);
+    host.signal(libc::SIGTERM);
+    host.ended().await;
+    std::fs::write(host.path("cache/proxyhost-cache"), "proxyhost cache, format 999\n").unwrap();
+    host.start_again().await;
+    host.stderr_line("another format version").await;
+    host.get("/a").await.expect(200, pattern(1, 0..3_000_000)).cache("miss");
+    host.get("/a").await.expect(200, pattern(1, 0..3_000_000)).cache("hit");
+    tokio::time::sleep(secs(1)).await;
+    host.restart().await;
+    host.get("/a").await.expect(200, pattern(1, 0..3_000_000)).cache("hit");
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_bit_flipped_anywhere_in_the_folder_gives_no_wrong_byte() {
+    let origin = Origin::answering(|request| {
+        let seed: u64 = request.target.trim_start_matches("/").parse().unwrap_or(0);
+        ok(generated(seed, 3_000 * (seed + 1))).cache_control("max-age=600").header("x-seed", &seed.to_string())
+    })
+    .await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    let all_right = async |host: &Host| {
+        for seed in 0..20u64 {
+            // A body may break off where a slice is found broken; what comes must be right, and the next one whole.
+            if let Ok(answer) = host.call("GET", &format!("/{seed}")).attempt().await {
+                answer.expect(200, pattern(seed, 0..3_000 * (seed + 1))).header("x-seed", &seed.to_string());
+            }
+            host.get(&format!("/{seed}")).await.expect(200, pattern(seed, 0..3_000 * (seed + 1)));
+        }
+    };
+    all_right(&host).await;
+    for round in 0..6usize {
+        tokio::time::sleep(millis(500)).await;
+        host.signal(libc::SIGTERM);
+        assert_eq!(host.ended().await, 0);
+        for file in files(&host.path("cache")) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if ["proxyhost-cache", "admin-token", "LOCK"].contains(&name.as_str()) {
+                continue;
+            }
+            let mut bytes = std::fs::read(&file).unwrap();
+            if !bytes.is_empty() {
+                let at = (round * 2_654_435_761 + name.len() * 40_503) % bytes.len();
+                bytes[at] ^= 1 << (round % 8);
+                std::fs::write(&file, bytes).unwrap();
+            }
+        }
+        host.start_again().await;
+        all_right(&host).await;
+    }
 }

@@ -98,10 +98,11 @@ async fn an_origin_that_stalls_in_the_middle_of_its_body_does_not_hold_the_clien
 async fn connections_are_kept_and_a_dead_one_is_no_502() {
     let origin = Origin::answering(|request| ok(request.target.clone())).await;
     let host = host(&origin).await;
-    for n in 0..5 {
+    for n in 0..20 {
         host.get(&format!("/{n}")).await.status(200);
     }
-    assert_eq!(origin.connections(), 1, "connections are used again");
+    // A client may have its last byte, and ask again, before the connection is back in the pool.
+    assert!(origin.connections() <= 5, "connections are used again: {}", origin.connections());
     origin.drop_idle_connections();
     tokio::time::sleep(millis(100)).await;
     host.get("/after").await.expect(200, "/after");

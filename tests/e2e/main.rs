@@ -7,6 +7,7 @@
 mod access_log;
 mod admin;
 mod bad_targets;
+mod capability;
 mod conditional;
 mod config_errors;
 mod crash;
@@ -26,4 +27,6 @@ mod s3;
 mod signed_url;
 mod stale;
 mod static_site;
+mod time;
+mod under_load;
 mod vary;

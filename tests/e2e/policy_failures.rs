@@ -144,3 +144,39 @@ async fn secrets_need_their_grant() {
     granted["grants"] = json!(["secrets"]);
     a(granted).start().await.get("/x").await.expect(200, "/x");
 }
+
+#[tokio::test]
+async fn what_fails_at_great_cost_is_left_out_for_a_while_and_then_tried_again() {
+    let origin = origin().await;
+    let stanza = json!({ "limits": { "time_ms": 500 } });
+    let host = host_with(&origin, &policies::endless_unless('y'), stanza).await;
+    host.get("/y").await.expect(200, "/y");
+    let quarantined = async || host.metrics().await.contains("kind=\"quarantine\"");
+    let mut calls = 0;
+    while !quarantined().await {
+        assert!(calls < 20, "half a second of a core each, {calls} times, and no quarantine");
+        host.get("/x").await.status(503);
+        host.get_from("b.test", "/x").await.expect(200, "/x");
+        calls += 1;
+    }
+    assert!(calls >= 4, "{calls} failing calls closed the host");
+    // It comes back by itself.
+    host.get_until("/y", |answer| answer.status == 200).await;
+}
+
+#[tokio::test]
+async fn in_a_chain_each_policy_fails_by_its_own_rule() {
+    let origin = origin().await;
+    let open = json!({ "on_failure": "open" });
+    let chain = |first: &[u8], second: &[u8], stanzas: [&Value; 2]| {
+        let a = vhost("a.test").origin(&origin);
+        a.wasm("one.wasm", first, stanzas[0].clone()).wasm("two.wasm", second, stanzas[1].clone())
+    };
+    let closed = json!({});
+    let passed = Host::with(chain(&policies::trap(), &policies::next(), [&open, &closed])).await;
+    passed.get("/x").await.expect(200, "/x");
+    let refused = Host::with(chain(&policies::trap(), &policies::deny(), [&open, &closed])).await;
+    refused.get("/x").await.status(403);
+    let failed = Host::with(chain(&policies::next(), &policies::trap(), [&open, &closed])).await;
+    failed.get("/x").await.status(503);
+}

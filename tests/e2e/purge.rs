@@ -151,3 +151,20 @@ async fn a_policy_that_judges_no_requests_lets_nobody_purge() {
     host.call("PURGE", "/a").send().await.status(403);
     host.get("/a").await.cache("hit");
 }
+
+#[tokio::test]
+async fn a_policy_says_who_may_purge() {
+    let origin = Origin::answering(|request| ok(request.target.clone()).cache_control("max-age=600")).await;
+    let host = |name: &str, wasm: &[u8]| {
+        let a = vhost(name).origin(&origin).set("purge_method", "PURGE").set("purge_allow", "policy");
+        a.wasm(&format!("{name}.wasm"), wasm, json!({}))
+    };
+    let setup =
+        setup().vhost(host("a.test", &harness::policies::next())).vhost(host("b.test", &harness::policies::deny()));
+    let host = setup.start().await;
+    host.get("/1").await.expect(200, "/1");
+    host.get("/1").await.cache("hit");
+    host.call("PURGE", "/1").send().await.expect(200, "");
+    host.get("/1").await.cache("miss");
+    host.call("PURGE", "/1").host("b.test").send().await.status(403);
+}

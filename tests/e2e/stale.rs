@@ -12,9 +12,9 @@ async fn expired(cache_control: &str) -> (Origin, Host) {
 }
 
 #[tokio::test]
-async fn served_when_the_origin_fails() {
+async fn served_when_the_origin_cannot_be_had() {
     let (mut origin, host) = expired("max-age=1").await;
-    for failure in [reply(500, "broken"), reply(503, "busy"), raw(""), hang()] {
+    for failure in [raw(""), raw("no HTTP"), hang()] {
         origin.set("/a", failure);
         let answer = host.get("/a").await;
         answer.expect(200, "old");
@@ -26,6 +26,18 @@ async fn served_when_the_origin_fails() {
     origin.restart().await;
     origin.set("/a", ok("new").cache_control("max-age=60"));
     host.get_until("/a", |answer| answer.text() == "new").await;
+}
+
+#[tokio::test]
+async fn a_status_of_the_origin_is_an_answer_unless_stale_if_error_stands_before_it() {
+    let (origin, host) = expired("max-age=1").await;
+    origin.set("/a", reply(500, "broken"));
+    host.get("/a").await.expect(500, "broken");
+    let (origin, host) = expired("max-age=1, stale-if-error=60").await;
+    for failure in [reply(500, "broken"), reply(503, "busy")] {
+        origin.set("/a", failure);
+        host.get("/a").await.expect(200, "old").cache("stale");
+    }
 }
 
 #[tokio::test]

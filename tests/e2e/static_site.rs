@@ -20,7 +20,7 @@ async fn site(config: Value) -> (S3Server, Host) {
 
 #[tokio::test]
 async fn index_documents_clean_urls_and_a_custom_404() {
-    let (_s3, host) = site(json!({})).await;
+    let (_s3, host) = site(json!({ "not_found": "/404.html" })).await;
     host.get("/").await.expect(200, "home").header("content-type", "text/html");
     host.get("/").await.expect(200, "home").cache("hit");
     host.get("/about").await.expect(200, "about");

@@ -116,7 +116,7 @@ pub struct Setup {
     files: Vec<(PathBuf, Vec<u8>)>,
     env: BTreeMap<OsString, OsString>,
     first: Option<String>,
-    arguments: Vec<OsString>,
+    stdout_is_read: bool,
 }
 
 /// A setup with the listeners on free ports and a small cache.
@@ -131,7 +131,7 @@ pub fn setup() -> Setup {
         files: Vec::new(),
         env: BTreeMap::new(),
         first: None,
-        arguments: Vec::new(),
+        stdout_is_read: true,
     }
 }
 
@@ -187,6 +187,13 @@ impl Setup {
         self
     }
 
+    /// Nobody reads the program's stdout: the pipe takes what it holds, and then nothing.
+    #[must_use]
+    pub fn stdout_unread(mut self) -> Self {
+        self.stdout_is_read = false;
+        self
+    }
+
     /// Starts the program and waits until it listens.
     pub async fn start(self) -> Host {
         Host::with(self).await
@@ -209,7 +216,12 @@ impl Setup {
         &self.config
     }
 
-    fn lay_out(&self) -> TempDir {
+    /// The virtual host that calls ask when they name no other. Under a wildcard any name will do.
+    pub(crate) fn first(&self) -> String {
+        self.first.as_deref().unwrap_or("localhost").replace('*', "any")
+    }
+
+    pub(crate) fn lay_out(&self) -> TempDir {
         let folder = crate::temp_dir("host");
         let write = |path: &Path, bytes: &[u8]| {
             let path = folder.path().join(path);
@@ -386,9 +398,7 @@ impl Host {
     /// A request to its first virtual host.
     #[track_caller]
     pub fn call(&self, method: &str, target: &str) -> Call {
-        // Under a wildcard any name will do.
-        let name = self.setup.first.as_deref().unwrap_or("localhost").replace('*', "any");
-        Call::new(self.address(), method, target, &name)
+        Call::new(self.address(), method, target, &self.setup.first())
     }
 
     /// GET from its first virtual host.
@@ -429,8 +439,11 @@ impl Host {
         send_raw(self.address(), bytes.as_ref(), patience).await
     }
 
-    /// The token that the program made for its admin listener.
+    /// The token of hosts.json, or the one that the program made for its admin listener.
     pub fn token(&self) -> String {
+        if let Some(token) = self.setup.config["admin"]["token"].as_str() {
+            return token.to_owned();
+        }
         let file = self.path("cache/admin-token");
         std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).trim().to_owned()
     }
@@ -497,9 +510,11 @@ impl Host {
         text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// `proxyhost explain URL --json`, run as a person would.
+    /// `proxyhost explain URL`, run as a person would.
     pub async fn explain(&self, url: &str) -> Refusal {
-        self.cli(&["explain", "--config", "hosts.json", url]).await
+        // The configuration says port 0; which one it became only the running program knows.
+        let admin = self.admin.to_string();
+        self.cli(&["explain", "--config", "hosts.json", "--admin", &admin, "--token", &self.token(), url]).await
     }
 
     /// Runs the program with these arguments beside hosts.json.
@@ -593,14 +608,17 @@ type Spawned = (Child, Vec<SocketAddr>, SocketAddr, Lines, Lines, Duration);
 async fn spawn(folder: &Path, setup: &Setup) -> Result<Spawned, String> {
     let start = Instant::now();
     let mut command = command(folder, &setup.env);
-    command.arg("--config").arg("hosts.json").args(&setup.arguments);
+    command.arg("--config").arg("hosts.json");
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{}: {error}", crate::program().display()))?;
     let (stdout, stderr) = (Lines::default(), Lines::default());
-    stdout.follow(child.stdout.take().ok_or("no stdout")?);
+    // Left with the child otherwise: the pipe stays open and fills up.
+    if setup.stdout_is_read {
+        stdout.follow(child.stdout.take().ok_or("no stdout")?);
+    }
     stderr.follow(child.stderr.take().ok_or("no stderr")?);
     loop {
         if let Some((http, admin)) = stderr.all().iter().find_map(|line| listening(line)) {

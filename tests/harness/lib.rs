@@ -19,10 +19,12 @@ pub mod client;
 pub mod content;
 pub mod garage;
 pub mod host;
+pub mod mount;
 pub mod origin;
 pub mod policies;
 pub mod s3;
 pub mod sign;
+pub mod timed;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -120,6 +120,25 @@ pub fn two_phases(imports: &str, body: &str) -> String {
     format!("{}\n  (func (export \"{second}\") (result i32) {body} (i32.const 1024)))", &wat[..end])
 }
 
+/// A text at this address of a module's memory, to stand among the imports of [`on_request`]. From 2112 to 3071 nothing else
+/// lies there.
+pub fn text_at(at: u32, text: &str) -> String {
+    bytes_at(at, text.as_bytes())
+}
+
+/// Bytes at this address of a module's memory: see [`text_at`].
+pub fn bytes_at(at: u32, bytes: &[u8]) -> String {
+    let escaped: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    format!("(data (i32.const {at}) \"{escaped}\")\n")
+}
+
+/// A policy of world `access` that lets through when `condition` leaves anything but zero, and refuses with 403 otherwise.
+pub fn only_if(imports: &str, condition: &str) -> Vec<u8> {
+    let body =
+        format!("(if (result i32) (block (result i32) {condition}) (then (i32.const 1024)) (else (i32.const 1056)))");
+    component("access", &on_request(imports, &body))
+}
+
 /// A policy of world `access` that lets everything through.
 pub fn next() -> Vec<u8> {
     component("access", &on_request("", "(i32.const 1024)"))
@@ -159,11 +178,20 @@ pub fn deep_recursion() -> Vec<u8> {
 /// A policy of world `access` that traps at every path but this one-letter path after the slash, so that one host serves and
 /// fails by turns.
 pub fn trap_unless(letter: char) -> Vec<u8> {
+    unless(letter, "unreachable")
+}
+
+/// A policy of world `access` that never returns, but at this one-letter path after the slash.
+pub fn endless_unless(letter: char) -> Vec<u8> {
+    unless(letter, "(loop $for_ever (br $for_ever)) unreachable")
+}
+
+fn unless(letter: char, fate: &str) -> Vec<u8> {
     let imports = r#"(import "proxyhost:policy/request@0.1.0" "path" (func $path (param i32)))"#;
     let body = format!(
         "(call $path (i32.const 512))
          (if (i32.ne (i32.load8_u offset=1 (i32.load (i32.const 512))) (i32.const {}))
-           (then unreachable))
+           (then {fate}))
          (i32.const 1024)",
         u32::from(letter)
     );
@@ -267,6 +295,8 @@ mod tests {
             memory_bomb(),
             deep_recursion(),
             trap_unless('a'),
+            endless_unless('a'),
+            only_if(&text_at(2112, "x\"y"), "(i32.load8_u (i32.const 2112))"),
             host_calls(3),
             huge_string(1 << 20),
             redirect(302, "/b"),

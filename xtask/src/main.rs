@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod policies;
 mod setup;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,7 @@ enum Chore {
     Build,
     /// Builds the policies to WebAssembly and prints the folder they are in.
     Policies,
-    /// Sets up, builds the policies, and runs all tests. What follows is handed to `cargo test`.
+    /// Sets up, installs what the tests start, builds the policies, and runs all tests. What follows is handed to `cargo test`.
     Test {
         /// As for `cargo test`, for example `-p proxyhost-e2e -- purge`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -77,6 +78,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Policies => println!("{}", policies::build(&workspace)?.display()),
         Chore::Test { arguments } => {
             setup::run()?;
+            tools::install(&workspace)?;
             let folder = policies::build(&workspace)?;
             let mut test = workspace.cargo("test");
             // A package named by the caller stands in place of the whole workspace.

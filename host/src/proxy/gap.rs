@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{ETAG, IF_MATCH, RANGE};
+use http::header::{CONTENT_LENGTH, ETAG, IF_MATCH, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::ask::Ask;
@@ -96,11 +96,9 @@ impl Refetch {
             StatusCode::PARTIAL_CONTENT if same() => {
                 let range = answer.headers.get(http::header::CONTENT_RANGE).and_then(ContentRange::parse);
                 match range.and_then(|content| content.range.map(|range| (range, content.complete))) {
-                    Some((range, complete))
-                        if range.start == start && range.end >= end && complete.is_none_or(|all| all == size) =>
-                    {
-                        0
-                    }
+                    // The length that was kept is not the object's: no answer that promises it can be whole.
+                    Some((_, Some(all))) if all != size => return self.forget(entry, writer),
+                    Some((range, _)) if range.start == start && range.end >= end => 0,
                     _ => {
                         writer.fail("the origin sent another range".to_owned());
                         return Gap::Failed("the origin sent another range".to_owned());
@@ -108,17 +106,13 @@ impl Refetch {
                 }
             }
             // An origin without ranges: the same object from its beginning.
-            StatusCode::OK if same() => start,
+            StatusCode::OK if same() && length_of(&answer.headers).is_none_or(|all| all == size) => start,
             StatusCode::OK
             | StatusCode::PARTIAL_CONTENT
             | StatusCode::PRECONDITION_FAILED
             | StatusCode::NOT_FOUND
             | StatusCode::GONE
-            | StatusCode::RANGE_NOT_SATISFIABLE => {
-                self.cache.remove(entry);
-                writer.fail("the object changed at the origin".to_owned());
-                return Gap::Changed;
-            }
+            | StatusCode::RANGE_NOT_SATISFIABLE => return self.forget(entry, writer),
             status => {
                 writer.fail(format!("the origin answered {}", status.as_u16()));
                 return Gap::Failed(format!("the origin answered {}", status.as_u16()));
@@ -127,6 +121,18 @@ impl Refetch {
         pump::start(self.orphans.clone(), answer.body, writer, skip, Some(end - start), true);
         Gap::Coming
     }
+
+    /// What is kept is of an object that is no more, or never was as the origin first described it.
+    fn forget(&self, entry: &Arc<Entry>, writer: Writer) -> Gap {
+        self.cache.remove(entry);
+        writer.fail("the object changed at the origin".to_owned());
+        Gap::Changed
+    }
+}
+
+/// The length that a whole answer promises.
+fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Where a reader stands.

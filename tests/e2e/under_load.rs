@@ -1,0 +1,113 @@
+//! What happens while much else does: swaps, followers, a log that nobody reads, crashes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use harness::policies;
+use harness::prelude::*;
+
+#[tokio::test]
+async fn no_request_fails_while_policies_and_configuration_change() {
+    let origin = Origin::answering(|request| ok(request.target.clone()).cache_control("max-age=600")).await;
+    let host = Host::with(vhost("a.test").origin(&origin).wasm("p.wasm", &policies::next(), json!({}))).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (call, stop) = (host.call("GET", "/x"), stop.clone());
+            tokio::spawn(async move {
+                let mut statuses = BTreeMap::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = call.clone().send().await;
+                    *statuses.entry(answer.status.as_u16()).or_insert(0u32) += 1;
+                }
+                statuses
+            })
+        })
+        .collect();
+    for (wasm, status) in [(policies::deny(), 403), (policies::next(), 200)].iter().cycle().take(6) {
+        host.write("policies/p.wasm", wasm);
+        host.reload().await.status(200);
+        // What a reload has read is in force when it answers.
+        host.get("/x").await.status(*status);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut all = BTreeMap::new();
+    for client in clients {
+        for (status, count) in client.await.expect("a client that fails has panicked") {
+            *all.entry(status).or_insert(0) += count;
+        }
+    }
+    assert!(all.keys().all(|status| matches!(status, 200 | 403)), "{all:?}");
+    assert!(all.len() == 2, "both policies were at work: {all:?}");
+}
+
+#[tokio::test]
+async fn fifty_followers_of_a_slow_fill_cost_one_request() {
+    let reply = ok(generated(1, 2_000_000)).cache_control("max-age=600").slowly(50_000, millis(10));
+    let origin = Origin::serving("/a", reply).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let whole = pattern(1, 0..2_000_000);
+    let calls = (0..50).map(|_| host.call("GET", "/a").send());
+    for answer in futures_util::future::join_all(calls).await {
+        answer.expect(200, &whole);
+    }
+    assert_eq!(origin.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_stdout_that_nobody_reads_holds_no_request() {
+    let origin = Origin::serving("/a", ok("hello").cache_control("max-age=600")).await;
+    let host = setup().vhost(vhost("a.test").origin(&origin)).stdout_unread().start().await;
+    host.get("/a").await.expect(200, "hello");
+    // Each line is as long as its user agent: the pipe, the writer's batch and the queue are full soon.
+    let request = format!("GET /a HTTP/1.1\r\nhost: a.test\r\nuser-agent: {}\r\n\r\n", "x".repeat(1000)).repeat(50);
+    let mut sent = 0;
+    while host.metric("proxyhost_telemetry_log_records_dropped_total").await == 0.0 {
+        assert!(sent < 60_000, "{sent} lines and none was dropped");
+        let answers = futures_util::future::join_all((0..40).map(|_| host.raw_for(&request, millis(300)))).await;
+        for answer in answers {
+            assert_eq!(answer.statuses(), [200; 50]);
+            sent += 50;
+        }
+    }
+    let start = std::time::Instant::now();
+    host.get("/a").await.expect(200, "hello").cache("hit");
+    assert!(start.elapsed() < secs(2), "{:?}", start.elapsed());
+    host.signal(libc::SIGTERM);
+    let mut host = host;
+    assert_eq!(host.ended().await, 0, "nor does it hold the end");
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_fill_leaves_no_half_of_it() {
+    let fine = ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"").conditional().ranged();
+    let (reply, _gate) = fine.clone().gated(2_500_000);
+    let origin = Origin::serving("/a", reply).await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    let mut stream = host.call("GET", "/a").open().await.unwrap();
+    stream.read(2_000_000).await.unwrap();
+    host.crash_and_restart().await;
+    // "Within a second" is for an idle machine; two cores with many plays on them get more.
+    assert!(host.started_in() < secs(5), "{:?}", host.started_in());
+    origin.set("/a", fine);
+    host.get("/a").await.expect(200, pattern(1, 0..5_000_000));
+    host.get("/a").await.expect(200, pattern(1, 0..5_000_000)).cache("hit");
+}
+
+#[tokio::test]
+async fn many_misses_of_many_paths_at_once_are_all_right() {
+    let origin = Origin::answering(|request| {
+        let seed: u64 = request.target.trim_start_matches("/").parse().unwrap_or(0);
+        ok(generated(seed, 10_000 + seed * 1000)).cache_control("max-age=600")
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    for _ in 0..2 {
+        let calls = (0..200u64).map(|seed| host.call("GET", &format!("/{seed}")).send());
+        for (seed, answer) in (0u64..).zip(futures_util::future::join_all(calls).await) {
+            answer.expect(200, pattern(seed, 0..10_000 + seed * 1000));
+        }
+    }
+    assert_eq!(origin.requests(), 200);
+}
