@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use harness::policies::{bytes_at, on_request, only_if, text_at};
+use harness::policies::{bytes_at, only_if, text_at};
 use harness::prelude::*;
 use rcgen::{KeyPair, PKCS_ED25519, SigningKey as _};
 

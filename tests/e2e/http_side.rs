@@ -121,3 +121,37 @@ async fn date_and_no_surprises() {
     assert_eq!(answer.headers.get_all("date").iter().count(), 1);
     assert_eq!(answer.headers.get_all("content-length").iter().count(), 1);
 }
+
+#[tokio::test]
+async fn many_streams_of_one_http2_connection() {
+    let origin = Origin::answering(|request| {
+        let seed: u64 = request.target.trim_start_matches('/').parse().unwrap_or(0);
+        ok(generated(seed, 200_000)).cache_control("max-age=60")
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    let stream = tokio::net::TcpStream::connect(host.address()).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, driver) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let driver = tokio::spawn(driver);
+    let one = |seed: u64| {
+        let mut sender = sender.clone();
+        async move {
+            use http_body_util::BodyExt as _;
+            let request = http::Request::get(format!("http://a.test/{}", seed % 20));
+            let body = http_body_util::Empty::<Bytes>::new();
+            let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, pattern(seed % 20, 0..200_000), "{seed}");
+        }
+    };
+    futures_util::future::join_all((0..60).map(one)).await;
+    assert_eq!(origin.requests(), 20);
+    driver.abort();
+    // A body on a stream of its own, to the origin and back.
+    origin.set_handler("/echo", |request| ok(request.body.to_vec()));
+    let posted = host.call("POST", "/echo").body(pattern(1, 0..1_000_000)).http2().send().await;
+    posted.expect(200, pattern(1, 0..1_000_000));
+}

@@ -156,3 +156,21 @@ async fn headers_policy_adds_and_removes() {
         host.get("/a").await.expect(200, "x").header("x-own", "1").no_header("x-powered-by");
     }
 }
+
+#[tokio::test]
+async fn a_vanished_policy_is_forgotten_when_the_admin_says_so() {
+    let origin = origin().await;
+    let a = setup().vhost(vhost("a.test").origin(&origin)).file("policies/a.test.wasm", policies::deny());
+    let mut host = a.start().await;
+    host.get("/x").await.status(403);
+    let forget = async |host: &Host| {
+        let call = host.admin("POST", "/policies/forget").header("content-type", "application/json");
+        call.body(json!({ "host": "a.test" }).to_string()).send().await
+    };
+    std::fs::remove_file(host.path("policies/a.test.wasm")).unwrap();
+    forget(&host).await.status(200);
+    host.get_until("/x", |answer| answer.status == 200).await;
+    // Nor is it remembered at the next start.
+    host.restart().await;
+    host.get("/x").await.expect(200, "/x");
+}

@@ -180,3 +180,40 @@ async fn in_a_chain_each_policy_fails_by_its_own_rule() {
     let failed = Host::with(chain(&policies::next(), &policies::trap(), [&open, &closed])).await;
     failed.get("/x").await.status(503);
 }
+
+#[tokio::test]
+async fn what_a_policy_adds_is_bounded() {
+    let origin = origin().await;
+    let again = |call: &str| {
+        format!(
+            "(local.set $left (i32.const 5000))
+             (loop $again
+               {call}
+               (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+               (br_if $again (local.get $left)))
+             (i32.const 1024)"
+        )
+    };
+    let two_texts = |interface: &str, function: &str| {
+        let import = format!(
+            r#"(import "proxyhost:policy/{interface}@0.1.0" "{function}" (func $add (param i32 i32 i32 i32)))"#
+        );
+        let body = again("(call $add (i32.const 2048) (i32.const 4) (i32.const 2048) (i32.const 4))");
+        policies::component("access", &policies::on_request(&import, &body))
+    };
+    for (what, wasm) in
+        [("key parts", two_texts("cache-lookup", "add-key")), ("header lines", two_texts("upstream", "append-header"))]
+    {
+        let host = host_with(&origin, &wasm, json!({})).await;
+        assert_eq!(host.get("/x").await.status.as_u16(), 503, "{what}");
+        host.get_from("b.test", "/x").await.expect(200, "/x");
+    }
+    // Writing a variable anew adds nothing.
+    let same = host_with(&origin, &two_texts("vars", "set"), json!({})).await;
+    same.get("/x").await.expect(200, "/x");
+    let import = r#"(import "proxyhost:policy/cache-store@0.1.0" "tag" (func $tag (param i32 i32)))"#;
+    let long = policies::two_phases(import, "(call $tag (i32.const 8192) (i32.const 4000))");
+    let host = host_with(&origin, &policies::component("caching", &long), json!({})).await;
+    host.get("/x").await.status(503);
+    host.get("/x").await.status(503);
+}

@@ -133,3 +133,22 @@ async fn a_range_with_if_range_of_another_version_is_the_whole() {
     ranged("\"other\"").await.expect(200, pattern(1, 0..LENGTH));
     ranged("W/\"big\"").await.expect(200, pattern(1, 0..LENGTH));
 }
+
+#[tokio::test]
+async fn a_part_asked_for_beside_one_that_is_still_coming_is_of_the_same_object() {
+    // The first part is held up in the middle of its way into the cache; its client has had what it wanted.
+    let version = |seed: u64| {
+        let reply = ok(generated(seed, LENGTH)).cache_control("max-age=600").etag(&format!("\"{seed}\""));
+        reply.conditional().ranged()
+    };
+    let (held, gate) = version(1).gated(1000);
+    let origin = Origin::serving("/a", held).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.call("GET", "/a").range("0-9").send().await.expect(206, pattern(1, 0..10));
+    origin.set("/a", version(2));
+    // Whoever follows the first one's fetch must not be promised bytes of an object that is no more.
+    host.call("GET", "/a").range("9000000-9000009").send().await.expect(206, pattern(2, 9_000_000..9_000_010));
+    gate.open();
+    host.call("GET", "/a").range("0-9").send().await.expect(206, pattern(2, 0..10));
+    host.get("/a").await.expect(200, pattern(2, 0..LENGTH));
+}

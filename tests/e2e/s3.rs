@@ -188,3 +188,35 @@ async fn a_length_that_was_a_lie_is_not_believed_for_long() {
     host.get("/a").await.expect(200, pattern(1, 0..3_000_000));
     host.get("/a").await.expect(200, pattern(1, 0..3_000_000)).cache("hit");
 }
+
+#[tokio::test]
+async fn a_bucket_that_hangs_is_504_and_one_that_stalls_is_cut() {
+    let s3 = S3Server::with_bucket("site").await;
+    s3.put("site", "my/a", object(generated(1, 1_000_000)));
+    let host = host(&s3.bucket("site").timeouts(json!({ "first_byte": "1s", "idle": "1s" }))).await;
+    s3.fail(Fault::Hang);
+    host.get("/a").await.status(504);
+    s3.heal();
+    s3.fail_key("my/a", Fault::StallAfter(300_000));
+    let start = std::time::Instant::now();
+    if let Ok(answer) = host.call("GET", "/a").attempt().await {
+        answer.expect(200, pattern(1, 0..1_000_000));
+    }
+    assert!(start.elapsed() < secs(20), "{:?}", start.elapsed());
+    host.get("/a").await.expect(200, pattern(1, 0..1_000_000));
+}
+
+#[tokio::test]
+async fn an_internal_error_of_the_bucket_is_tried_once_more_and_never_a_404() {
+    let s3 = S3Server::with_bucket("site").await;
+    s3.put("site", "my/a", object("hello"));
+    s3.put("site", "my/b", object("hello"));
+    let host = host(&s3.bucket("site")).await;
+    s3.fail_next(1, Fault::InternalError);
+    host.get("/a").await.expect(200, "hello");
+    s3.fail(Fault::InternalError);
+    let answer = host.get("/b").await;
+    assert!(answer.status.is_server_error(), "{answer:?}");
+    s3.heal();
+    host.get("/b").await.expect(200, "hello");
+}

@@ -12,6 +12,7 @@ use super::ask::{Answer, Ask};
 use super::decide;
 use super::deliver::{Deliverable, Source};
 use super::failure;
+use super::gap::{self, Begun};
 use super::keeping::{keep, remember, storable_by, tags, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
 use super::plan::{MAX_OBJECT_BYTES, Part, Plan, part_of, probe};
@@ -38,7 +39,7 @@ const MAX_JOINS: usize = 4;
 
 /// Asks the origin for what the cache wants, alone or with others.
 pub async fn fetch(wanting: Wanting) -> Early {
-    let Wanting { carried, key, stale } = wanting;
+    let Wanting { mut carried, mut key, mut stale } = wanting;
     if carried.is_head() && stale.is_none() {
         return head_only(carried).await;
     }
@@ -53,7 +54,12 @@ pub async fn fetch(wanting: Wanting) -> Early {
             Join::Lead(lead) => return detached(Origin { carried, key, lead: Some(lead), stale }).await,
             Join::Uncoalesced => break,
             Join::Follow(follow) => match follow.wait().await {
-                Followed::Entry(entry) => return followed(carried, key, entry),
+                Followed::Entry(entry) => match followed(carried, key, entry).await {
+                    Ok(hit) => return Deliverable::entry(hit),
+                    Err(Begun::Answered(early)) => return early,
+                    // What the leader got is of an object that is no more.
+                    Err(Begun::Changed(again)) => Wanting { carried, key, stale } = *again,
+                },
                 Followed::Released => break,
                 Followed::Again => {}
             },
@@ -76,10 +82,13 @@ pub fn refresh(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) {
     }
 }
 
-fn followed(carried: Carried, key: CacheKey, entry: Arc<Entry>) -> Early {
+/// The leader may have fetched another part than this request wants: that part has to be of the same object.
+async fn followed(carried: Carried, key: CacheKey, entry: Arc<Entry>) -> Result<Hit, Begun> {
     let left = ttl_s(&entry.head.retention, &entry.head.timing, carried.proxy.clock.now());
-    let outcome = Outcome { collapsed: true, stored: true, ttl_s: Some(left), ..Outcome::forwarded(Forward::UriMiss) };
-    Deliverable::entry(Hit { carried, key, entry, outcome })
+    let outcome =
+        || Outcome { collapsed: true, stored: true, ttl_s: Some(left), ..Outcome::forwarded(Forward::UriMiss) };
+    let hit = gap::begin(Hit { carried, key, entry, outcome: outcome() }).await?;
+    Ok(Hit { outcome: outcome(), ..hit })
 }
 
 async fn detached(origin: Origin) -> Early {
