@@ -4,6 +4,9 @@
 //! nginx serves twice, since its better way depends on the size: with sendfile, and without it from large buffers. `tcp_nopush`
 //! is off in both: with it nginx stalls on loopback. The better of the two counts, without a policy; proxyhost serves without
 //! and with one, which checks a signature with an HMAC.
+//!
+//! Beside the rates stands the CPU time that each took for a request: it says the same about work, and less of what else runs
+//! on these cores gets into it.
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -11,8 +14,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::programs::{self, Folder, free_ports};
-use super::{Built, median, policies_folder, rate, wrk};
+use super::programs::{self, Folder, Program, free_ports};
+use super::{Built, median, policies_folder, rate, requests, wrk};
 use crate::cargo::Workspace;
 
 /// Sizes of bodies, and the ratio to nginx that is aimed at with a policy on.
@@ -44,8 +47,9 @@ pub struct Options {
 }
 
 /// Who is measured.
-struct Contender {
+struct Contender<'a> {
     name: &'static str,
+    program: &'a Program,
     port: u16,
     host: &'static str,
     signed: bool,
@@ -65,66 +69,77 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     }
     let [origin_port, sendfile_port, buffers_port, proxyhost_port, admin_port] = free_ports()?;
     let _origin = programs::nginx("origin", &origin(&folder, origin_port), &folder, &[origin_port])?;
-    let peer = peer(&folder, origin_port, sendfile_port, buffers_port);
-    let _peer = programs::nginx("nginx", &peer, &folder, &[sendfile_port, buffers_port])?;
+    let servers = peer(&folder, origin_port, sendfile_port, buffers_port);
+    let peer = programs::nginx("nginx", &servers, &folder, &[sendfile_port, buffers_port])?;
     let hosts_json = hosts_json(origin_port, proxyhost_port, admin_port);
-    let _proxyhost = programs::proxyhost(&program, &hosts_json, &folder, proxyhost_port)?;
+    let proxyhost = programs::proxyhost(&program, &hosts_json, &folder, proxyhost_port)?;
 
+    let contender = |name, program, port, signed| Contender {
+        name,
+        program,
+        port,
+        host: if signed { "signed.test" } else { "plain.test" },
+        signed,
+    };
     let contenders = [
-        Contender { name: "nginx, sendfile", port: sendfile_port, host: "plain.test", signed: false },
-        Contender { name: "nginx, buffers", port: buffers_port, host: "plain.test", signed: false },
-        Contender { name: "proxyhost", port: proxyhost_port, host: "plain.test", signed: false },
-        Contender { name: "proxyhost, policy", port: proxyhost_port, host: "signed.test", signed: true },
+        contender("nginx, sendfile", &peer, sendfile_port, false),
+        contender("nginx, buffers", &peer, buffers_port, false),
+        contender("proxyhost", &proxyhost, proxyhost_port, false),
+        contender("proxyhost, policy", &proxyhost, proxyhost_port, true),
     ];
-    println!(
-        "requests a second (median of {} runs of {} s), ratio to the better nginx",
-        options.rounds, options.seconds
-    );
-    println!();
-    println!("| size | nginx, sendfile | nginx, buffers | proxyhost | ratio | with policy | ratio | aim |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("medians of {} runs of {} s with {} connections", options.rounds, options.seconds, options.connections);
+    println!("ratios are to the nginx with the better rate\n");
+    println!("| size | | nginx, sendfile | nginx, buffers | proxyhost | ratio | with policy | ratio | aim |");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for (size, _, aim) in SIZES {
         if options.size.as_deref().is_some_and(|only| only != size) {
             continue;
         }
-        let rates = measure(options, size, &contenders)?;
-        let better = rates[0].max(rates[1]);
-        println!(
-            "| {size} | {:.0} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} | {aim} |",
-            rates[0],
-            rates[1],
-            rates[2],
-            rates[2] / better,
-            rates[3],
-            rates[3] / better
-        );
+        let (rates, cpu) = measure(options, size, &contenders)?;
+        let better = usize::from(rates[1] > rates[0]);
+        let row = |what: &str, numbers: &[f64; 4], digits: usize, aim: &str| {
+            let [sendfile, buffers, plain, policy] = numbers;
+            let (ratio, policy_ratio) = (plain / numbers[better], policy / numbers[better]);
+            println!(
+                "| {size} | {what} | {sendfile:.digits$} | {buffers:.digits$} | {plain:.digits$} | {ratio:.2} \
+                 | {policy:.digits$} | {policy_ratio:.2} | {aim} |"
+            );
+        };
+        row("requests a second", &rates, 0, &format!("at least {aim}"));
+        row("CPU, µs a request", &cpu, 1, "");
     }
     Ok(())
 }
 
-/// The median rate of each contender at one size.
-fn measure(options: &Options, size: &str, contenders: &[Contender; 4]) -> Result<[f64; 4]> {
-    let once = |contender: &Contender, seconds: u64| {
+/// The median rate of each contender at one size, and the median of the CPU time, in microseconds, that it took for a request.
+fn measure(options: &Options, size: &str, contenders: &[Contender<'_>; 4]) -> Result<([f64; 4], [f64; 4])> {
+    let once = |contender: &Contender<'_>, seconds: u64| {
         let target = if contender.signed { signed(contender.host, size)? } else { format!("/{size}") };
         let url = format!("http://127.0.0.1:{}{target}", contender.port);
+        let before = contender.program.cpu()?;
         let printed = wrk(options.connections, seconds, &["-H", &format!("Host: {}", contender.host)], &url);
-        printed.and_then(|printed| rate(&printed)).with_context(|| contender.name)
+        let printed = printed.with_context(|| contender.name)?;
+        let cpu = contender.program.cpu()?.saturating_sub(before);
+        anyhow::Ok((rate(&printed)?, cpu.as_secs_f64() * 1e6 / requests(&printed)?))
     };
     for contender in contenders {
         // The first requests are misses, and programs warm up.
         once(contender, 1)?;
     }
     let mut rates: [Vec<f64>; 4] = Default::default();
+    let mut cpu: [Vec<f64>; 4] = Default::default();
     for round in 0..options.rounds as usize {
         for turn in 0..contenders.len() {
             // Another one begins each time: what runs after what makes a difference.
             let number = (round + turn) % contenders.len();
-            rates[number].push(once(&contenders[number], options.seconds)?);
+            let (rate, cpu_us) = once(&contenders[number], options.seconds)?;
+            rates[number].push(rate);
+            cpu[number].push(cpu_us);
         }
         let shown: Vec<String> = rates.iter().map(|rates| format!("{:.0}", rates.last().unwrap_or(&0.0))).collect();
         eprintln!("xtask: {size}, round {}: {}", round + 1, shown.join(" "));
     }
-    Ok(rates.map(median))
+    Ok((rates.map(median), cpu.map(median)))
 }
 
 /// A target that the policy lets through, in the scheme of policies/signed-url/README.md.

@@ -62,7 +62,10 @@ fn policies_folder(workspace: &Workspace) -> Result<PathBuf> {
 /// Runs wrk and gives what it printed. `target` is added to the arguments that all runs share.
 fn wrk(connections: u32, seconds: u64, arguments: &[&str], url: &str) -> Result<String> {
     let mut command = Command::new("wrk");
-    command.args(["-t", "2", "-c", &connections.to_string(), "-d", &format!("{seconds}s")]).args(arguments).arg(url);
+    command
+        .args(["-t", "2", "--timeout", "30s", "-c", &connections.to_string(), "-d", &format!("{seconds}s")])
+        .args(arguments)
+        .arg(url);
     let output = command.output().context("could not start wrk")?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() || printed.contains("Non-2xx") || printed.contains("Socket errors") {
@@ -76,6 +79,12 @@ fn wrk(connections: u32, seconds: u64, arguments: &[&str], url: &str) -> Result<
 fn rate(printed: &str) -> Result<f64> {
     let line = printed.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
     line.and_then(|number| number.trim().parse().ok()).with_context(|| format!("wrk printed no rate:\n{printed}"))
+}
+
+/// Requests that were answered, as wrk printed them.
+fn requests(printed: &str) -> Result<f64> {
+    let line = printed.lines().find_map(|line| line.split_once(" requests in "));
+    line.and_then(|(number, _)| number.trim().parse().ok()).with_context(|| format!("wrk printed no count:\n{printed}"))
 }
 
 /// The middle one; the mean of the two in the middle when their number is even.
@@ -101,8 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_read() {
-        assert_eq!(rate("  1 requests in 1s\nRequests/sec:  81234.56\nTransfer/sec: 9MB\n").expect("a rate"), 81234.56);
-        assert!(rate("nothing").is_err());
+    fn what_wrk_printed_is_read() {
+        let printed = "  162469 requests in 2.00s, 9MB read\nRequests/sec:  81234.56\nTransfer/sec: 9MB\n";
+        assert_eq!(rate(printed).expect("a rate"), 81234.56);
+        assert_eq!(requests(printed).expect("a count"), 162_469.0);
+        assert!(rate("nothing").is_err() && requests("nothing").is_err());
     }
 }
