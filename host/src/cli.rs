@@ -206,6 +206,8 @@ fn serve(file: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("proxyhost")
+        // They wait for the disk. tokio's default of 512 was seen to take half a gigabyte under a load of misses.
+        .max_blocking_threads(64)
         .build()
         .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
     let shown = file.clone();

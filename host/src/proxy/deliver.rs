@@ -65,9 +65,12 @@ impl Deliverable {
     /// A kept response.
     pub fn entry(hit: Hit) -> Box<Self> {
         let Hit { carried, entry, outcome, .. } = hit;
+        let mut headers = entry.head.headers.clone();
+        // Content-Length, Accept-Ranges, Age, Cache-Status: room for them at once instead of growing twice.
+        headers.reserve(4);
         Box::new(Self {
             status: entry.head.status,
-            headers: entry.head.headers.clone(),
+            headers,
             origin_path: entry.head.origin_path.clone(),
             source: Source::Entry(entry),
             outcome,
@@ -161,9 +164,9 @@ async fn represent(answer: &mut Deliverable) -> (StatusCode, Body) {
             }
         }
         if let (Source::Entry(entry), Some(length)) = (&answer.source, length) {
-            let entry = Arc::clone(entry);
             answer.headers.entry(ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
             if !head && request.headers.contains_key(RANGE) {
+                let entry = Arc::clone(entry);
                 let resolved = match byte_range::parse_range(&request.headers) {
                     Some(specs) if precondition::if_range_holds(&request.headers, &answer.headers) => {
                         byte_range::resolve(&specs, length)

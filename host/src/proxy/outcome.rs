@@ -131,8 +131,7 @@ impl Outcome {
             let _ = write!(text, "; fwd-status={}", status.as_u16());
         }
         if let Some(ttl) = self.ttl_s {
-            text.push_str("; ttl=");
-            text.push_str(itoa(ttl).as_str());
+            let _ = write!(text, "; ttl={ttl}");
         }
         if self.stored {
             text.push_str("; stored");
@@ -146,10 +145,6 @@ impl Outcome {
         }
         HeaderValue::from_str(&text).ok()
     }
-}
-
-fn itoa(value: i64) -> String {
-    value.to_string()
 }
 
 #[cfg(test)]

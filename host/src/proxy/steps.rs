@@ -312,7 +312,8 @@ impl Keyed {
         let asked = Asked { key: &key, headers: &request.headers, request_path: &request.path };
         let found = match cache.lookup_memory(&asked) {
             Some(found) => Some(found),
-            None => cache.lookup_disk(&asked).await,
+            // Boxed, so that the hits from memory do not carry its room along.
+            None => Box::pin(cache.lookup_disk(&asked)).await,
         };
         let now = carried.proxy.clock.now();
         let directives = directives(&request.headers);
