@@ -24,6 +24,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -49,6 +52,8 @@ use super::{
     read_only, short_answer,
 };
 
+/// Where a bucket is whose region nothing names.
+const DEFAULT_REGION: &str = "us-east-1";
 /// Longest key that S3 knows, in bytes.
 const MAX_KEY: usize = 1024;
 /// Most of an error document that is read.
@@ -88,7 +93,11 @@ impl S3Origin {
         let tls = if clear { no_tls(name)? } else { tls_config(name, None)? };
         let name: Arc<str> = name.into();
         let transport = SharedHttpConnector::new(Transport(Arc::new(Hosts::new(Arc::clone(&name), tls, timeouts))));
-        let region = settings.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+        let region = match (&settings.region, &settings.credentials) {
+            (Some(region), _) => region.clone(),
+            (None, S3Credentials::Chain) => region_of_surroundings().await.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+            (None, _) => DEFAULT_REGION.to_owned(),
+        };
 
         let mut builder = match &settings.credentials {
             S3Credentials::Anonymous => Builder::new().allow_no_auth(),
@@ -367,6 +376,14 @@ fn is_about_us(code: &str) -> bool {
         "RequestExpired",
     ]
     .contains(&code)
+}
+
+/// What AWS_REGION, AWS_DEFAULT_REGION or the profile says, as for the credentials of the chain. The instance's metadata is not
+/// asked: where there is none, that costs seconds at every start.
+async fn region_of_surroundings() -> Option<String> {
+    let provider = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::builder().build());
+    provider.region().await.map(|region| region.as_ref().to_owned())
 }
 
 fn region_of<'a>(headers: &'a HeaderMap, document: &'a str) -> Option<&'a str> {
