@@ -246,7 +246,7 @@ impl<P: Policy> Play<P> {
     pub fn key_query(&self) -> Option<String> {
         let query = self.origin_query()?;
         let Some(only) = &self.edits.key_query_only else { return Some(query) };
-        let counts = |name: &str| text::query_decode(name).is_some_and(|name| only.contains(&name));
+        let counts = |name: &str| text::query_decode(name).is_some_and(|name| only.iter().any(|one| *one == name));
         let kept: Vec<_> = query.split('&').filter(|piece| counts(piece.split('=').next().unwrap_or(piece))).collect();
         if kept.is_empty() { None } else { Some(kept.join("&")) }
     }

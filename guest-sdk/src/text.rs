@@ -1,5 +1,7 @@
 //! Small tools for paths, queries and names that many policies need, with one meaning everywhere.
 
+use std::borrow::Cow;
+
 /// Whether a path fits a pattern in which `*` stands for any run of characters, slashes included.
 ///
 /// ```
@@ -34,9 +36,9 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
 
 /// Decodes `%XX` and `+` as forms do. None if what comes out is not UTF-8 or a `%` is not followed by two hex digits.
 #[must_use]
-pub fn query_decode(text: &str) -> Option<String> {
+pub fn query_decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
-        return Some(text.to_owned());
+        return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -47,7 +49,7 @@ pub fn query_decode(text: &str) -> Option<String> {
             other => other,
         });
     }
-    String::from_utf8(out).ok()
+    String::from_utf8(out).ok().map(Cow::Owned)
 }
 
 /// The value of a hex digit.

@@ -11,6 +11,8 @@ const WITH_RESPONSE: &[Phase] = &[Phase::OnOriginResponse, Phase::OnDeliver];
 
 /// The client's request.
 pub mod request {
+    use std::borrow::Cow;
+
     use super::in_request;
     use crate::text;
 
@@ -76,7 +78,7 @@ pub mod request {
         let query = query().unwrap_or_default();
         text::query_pairs(&query)
             .filter(|(key, _)| text::query_decode(key).as_deref() == Some(name))
-            .filter_map(|(_, value)| text::query_decode(value))
+            .filter_map(|(_, value)| text::query_decode(value).map(Cow::into_owned))
             .collect()
     }
     /// Field lines joined with ", ".

@@ -48,8 +48,8 @@ impl Request {
             None => (target.as_str(), None),
         };
         // The plus sign is itself in a path, other than in a query.
-        let path =
-            crate::text::query_decode(&path.replace('+', "%2B")).expect("a test gives a path that can be decoded");
+        let path = path.replace('+', "%2B");
+        let path = crate::text::query_decode(&path).expect("a test gives a path that can be decoded").into_owned();
         let host = match authority.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
             _ => authority,

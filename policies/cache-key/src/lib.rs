@@ -7,6 +7,8 @@
 mod device;
 mod language;
 
+use std::borrow::Cow;
+
 use proxyhost_policy::prelude::*;
 
 use device::Device;
@@ -89,10 +91,10 @@ impl Policy for CacheKey {
 /// Keeps the listed parameters, by name and then in their order: `?b=1&a=2` and `?a=2&b=1` are one entry.
 fn keep_query(names: &[String]) {
     let query = request::query();
-    let mut kept: Vec<(String, &str)> = Vec::new();
+    let mut kept: Vec<(Cow<'_, str>, &str)> = Vec::new();
     for piece in query.as_deref().unwrap_or("").split('&') {
         let name = piece.split('=').next().unwrap_or(piece);
-        if let Some(name) = text::query_decode(name).filter(|name| names.contains(name)) {
+        if let Some(name) = text::query_decode(name).filter(|name| names.iter().any(|one| one == name)) {
             kept.push((name, piece));
         }
     }

@@ -67,8 +67,8 @@ impl Own {
         }
         self.check_signature(&parameters, signature)?;
 
+        // Key and origin's request alike go by what is set here.
         upstream::set_query(parameters.rest.as_deref());
-        cache_lookup::key_query_only(&parameters.rest_names);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl Own {
         if expires.saturating_add(self.leeway_seconds) < now() { Err(Refusal::Expired.into()) } else { Ok(()) }
     }
 
-    fn check_signature(&self, parameters: &Parameters, signature: &str) -> Result<(), Stop> {
+    fn check_signature(&self, parameters: &Parameters<'_>, signature: &str) -> Result<(), Stop> {
         let method = request::method();
         let host = request::host();
         let path = request::path();
@@ -100,7 +100,13 @@ impl Own {
             parameters.get(IP).unwrap_or(""),
             parameters.get(REF).unwrap_or(""),
         ];
-        let text = lines.join("\n");
+        let mut text = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+        for (number, line) in lines.into_iter().enumerate() {
+            if number > 0 {
+                text.push('\n');
+            }
+            text.push_str(line);
+        }
         let keys = match parameters.get(KID) {
             None => self.keys.as_slice(),
             Some(kid) => {

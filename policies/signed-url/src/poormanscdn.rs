@@ -107,12 +107,17 @@ impl Poormanscdn {
         }
         if query.is_some() {
             upstream::set_query(None);
-            cache_lookup::key_query_only(&[]);
         }
         Ok(())
     }
 
-    fn check_signature(&self, parameters: &Parameters, method: &str, path: &str, signature: &str) -> Result<(), Stop> {
+    fn check_signature(
+        &self,
+        parameters: &Parameters<'_>,
+        method: &str,
+        path: &str,
+        signature: &str,
+    ) -> Result<(), Stop> {
         let authority = request::authority();
         let generations: &[Generation] = match self.generation {
             Generation::Auto => &[Generation::G2, Generation::G3, Generation::G4],
@@ -158,7 +163,7 @@ fn text_to_sign(
     authority: &str,
     method: &str,
     path: &str,
-    parameters: &Parameters,
+    parameters: &Parameters<'_>,
 ) -> Result<String, Refusal> {
     let time = |index: usize| match (generation, parameters.get(index)) {
         (Generation::G2, text) => Ok(text.unwrap_or("").to_owned()),
