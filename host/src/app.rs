@@ -23,7 +23,8 @@ use crate::cache::Cache;
 use crate::cache::purges::PurgeScope;
 use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
-use crate::listener::{self, Connection, Listening, RequestBody};
+use crate::listener::{self, Connection, Listening, RequestBody, Workers};
+use crate::local::Local;
 use crate::policy::{Policies, check_file};
 use crate::proxy::explain::{self, Question};
 use crate::proxy::{self, Generation, Peer, Proxy};
@@ -108,13 +109,15 @@ pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
 /// The running program.
 pub struct App {
     inner: Arc<Inner>,
-    http: Listening,
     admin: Listening,
+    workers: Arc<Workers>,
 }
 
 struct Inner {
     file: PathBuf,
     proxy: Arc<Proxy>,
+    http: Listening,
+    token: admin::Token,
     cache: Cache,
     policies: Arc<Policies>,
     metrics: Arc<Metrics>,
@@ -150,10 +153,23 @@ impl App {
         let proxy = Proxy::new(generation, cache.clone(), log, Arc::clone(&metrics), clock.clone());
         let token = admin::auth::token_for(resolved.admin_token.as_ref().map(|token| &*token.0), &resolved.cache.dir)
             .context("the admin token cannot be made")?;
-        let (http_at, admin_at) = (resolved.http.clone(), resolved.admin);
+        let token = admin::Token::from(token);
+        let admin_at = resolved.admin;
+        let region = cache.region().cloned();
+        let workers = Arc::new(Workers::start().context("workers cannot be started")?);
+        let settings = listener::Settings {
+            region,
+            workers: Some(workers.clone()),
+            ..listener::Settings::at(resolved.http.clone())
+        };
+        let http = Listening::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
+            .await
+            .map_err(|error| StartError::Machine(format!("the http listener cannot start: {error}")))?;
         let inner = Arc::new(Inner {
             file: resolved.file.clone(),
-            proxy: Arc::clone(&proxy),
+            proxy,
+            http,
+            token: token.clone(),
             cache,
             policies,
             metrics: Arc::clone(&metrics),
@@ -166,21 +182,18 @@ impl App {
         });
         let settings = admin::Settings { address: admin_at, token };
         let service = Arc::new(AdminService(Arc::new(Admin::new(&settings, Arc::clone(&inner)))));
-        let admin = Listening::bind(listener::Settings::at(vec![admin_at]), service, Arc::clone(&metrics))
+        let admin = Listening::bind(listener::Settings::at(vec![admin_at]), service, metrics)
             .await
             .map_err(|error| StartError::Machine(format!("the admin listener cannot start: {error}")))?;
-        let http = Listening::bind(listener::Settings::at(http_at), Arc::new(ProxyService(proxy)), metrics)
-            .await
-            .map_err(|error| StartError::Machine(format!("the http listener cannot start: {error}")))?;
-        let app = Self { inner, http, admin };
+        let app = Self { inner, admin, workers };
         let texts: Vec<String> = app.http_addresses().iter().map(ToString::to_string).collect();
         tracing::info!(http = ?texts, admin = %app.admin_address(), "listening");
         Ok(app)
     }
 
     /// Where it serves.
-    pub fn http_addresses(&self) -> &[SocketAddr] {
-        self.http.addresses()
+    pub fn http_addresses(&self) -> Vec<SocketAddr> {
+        self.inner.http.addresses()
     }
 
     /// Where it is administered.
@@ -196,12 +209,14 @@ impl App {
 
     /// Stops accepting, lets requests finish for at most this long, and closes the cache.
     pub async fn stop(self, at_most: Duration) {
-        let Self { inner, http, admin } = self;
+        let Self { inner, admin, workers } = self;
         // Load balancers learn it from /readyz while requests in flight finish.
         inner.draining.store(true, Ordering::Release);
-        http.drain(at_most).await;
+        inner.http.drain(at_most).await;
         admin.drain(Duration::from_secs(1)).await;
         inner.cache.close().await;
+        // What fills and policies have under way ends here.
+        drop(workers);
     }
 }
 
@@ -277,12 +292,7 @@ impl Inner {
             .map_err(|error| vec![error.to_string()])?
             .map_err(|mistakes| mistakes.lines())?;
         let mut changes = Vec::new();
-        let fixed = [
-            ("listen.http", resolved.http != old.http),
-            ("listen.admin", resolved.admin != old.admin),
-            ("admin.token", resolved.admin_token != old.admin_token),
-            ("cache.dir", resolved.cache.dir != old.cache.dir),
-        ];
+        let fixed = [("listen.admin", resolved.admin != old.admin), ("cache.dir", resolved.cache.dir != old.cache.dir)];
         let needs_restart: Vec<String> = fixed
             .into_iter()
             .filter(|(_, changed)| *changed)
@@ -293,7 +303,18 @@ impl Inner {
         if !needs_restart.is_empty() {
             return Err(needs_restart);
         }
-        // What can fail comes first: policies take note of a new configuration as soon as they are asked for.
+        // What can fail comes first.
+        let listen = (resolved.http != old.http).then(|| self.http.prepare(&resolved.http)).transpose();
+        let listen = listen.map_err(|error| vec![format!("listen.http: {error}")])?;
+        let token = if resolved.admin_token == old.admin_token {
+            None
+        } else {
+            let (configured, dir) = (resolved.admin_token.clone(), resolved.cache.dir.clone());
+            let token = move || admin::auth::token_for(configured.as_ref().map(|token| &*token.0), &dir);
+            let made = tokio::task::spawn_blocking(token).await.map_err(|error| vec![error.to_string()])?;
+            Some(made.map_err(|error| vec![format!("admin.token: {error}")])?)
+        };
+        // Policies take note of a new configuration as soon as they are asked for.
         let origins = origins(&resolved, &self.metrics).await?;
         self.policies.configure(resolved.policies.clone());
         let generation = match generation(&resolved, origins, &self.policies, &self.metrics).await {
@@ -313,6 +334,14 @@ impl Inner {
         changes.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("host {name} added")));
         changes.extend(before.iter().filter(|name| !after.contains(name)).map(|name| format!("host {name} removed")));
         self.proxy.replace(generation);
+        if let Some(change) = listen {
+            self.http.apply(change);
+            changes.push(format!("listening at {:?}", self.http.addresses()));
+        }
+        if let Some(token) = token {
+            self.token.set(token);
+            changes.push("another admin token".to_owned());
+        }
         Ok((resolved, changes))
     }
 }
@@ -379,7 +408,7 @@ impl Control for Inner {
         headers: Vec<(String, String)>,
     ) -> BoxFuture<'_, Result<Value, String>> {
         let client = std::net::Ipv4Addr::LOCALHOST.into();
-        Box::pin(explain::explain(Arc::clone(&self.proxy), Question { method, url, headers, client }))
+        Box::pin(explain::explain(Local::of(&self.proxy), Question { method, url, headers, client }))
     }
 }
 
@@ -395,7 +424,7 @@ impl listener::Service for ProxyService {
             // Most requests bring none: nothing to box.
             (!http_body::Body::is_end_stream(&body)).then(|| proxy::Upload::new(body))
         });
-        Answering(Box::pin(Arc::clone(&self.0).serve(peer, request)))
+        Answering(Box::pin(Proxy::serve(Local::of(&self.0), peer, request)))
     }
 }
 

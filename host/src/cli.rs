@@ -109,7 +109,8 @@ struct Door {
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<std::net::SocketAddr>,
     /// Its token: literal, `env:NAME` or `file:PATH`; by default what the configuration says.
-    #[arg(long)]
+    // One that was made here may begin with a hyphen.
+    #[arg(long, allow_hyphen_values = true)]
     token: Option<String>,
     /// For programs: the answer as JSON.
     #[arg(long)]
@@ -206,8 +207,9 @@ fn serve(file: PathBuf) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("proxyhost")
-        // They wait for the disk. tokio's default of 512 was seen to take half a gigabyte under a load of misses.
-        .max_blocking_threads(64)
+        // They wait for the disk. tokio's default of 512 was seen to take half a gigabyte under a load of misses: each thread
+        // has a heap of its own.
+        .max_blocking_threads(32)
         .build()
         .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
     let shown = file.clone();
@@ -336,6 +338,7 @@ mod tests {
             "proxyhost purge --host a",
             "proxyhost purge --all --json",
             "proxyhost stats --json",
+            "proxyhost stats --token -Cx",
             "proxyhost reload",
         ] {
             assert!(parse(line).is_ok(), "{line}");

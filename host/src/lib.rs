@@ -12,10 +12,12 @@
 //! 3  purge/
 //! 2  policy/      cache/       origin/
 //! 1  semantics/   telemetry/
-//! 0  clock.rs     units.rs
+//! 0  clock.rs     local.rs     region.rs    units.rs
 //! ```
 
 pub mod clock;
+pub mod local;
+pub mod region;
 pub mod units;
 
 pub mod semantics;

@@ -1,7 +1,10 @@
 //! Reloading hosts.json: all or nothing (issue line 4).
 
+use harness::host::merge;
 use harness::policies;
 use harness::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn by_signal_and_by_request() {
@@ -81,4 +84,48 @@ async fn a_reload_that_fails_half_way_forgets_no_policy() {
     host.restart().await;
     // It was never told to do without.
     host.get("/x").await.status(503);
+}
+
+#[tokio::test]
+async fn listeners_and_the_admin_token_change_at_a_reload() {
+    let origin = Origin::answering(|request| ok(request.target.clone())).await;
+    let mut host = setup().vhost(vhost("a.test").origin(&origin)).start().await;
+    let old = host.address();
+    let mut kept = TcpStream::connect(old).await.unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap().to_string();
+    host.rewrite(json!({ "listen": { "http": [busy] } }));
+    let answer = host.reload().await;
+    assert!(answer.status.as_u16() >= 400 && answer.text().contains(&busy), "{answer:?}");
+    host.get("/x").await.expect(200, "/x");
+
+    // The same loopback network, another door.
+    let first = host.token();
+    let with = |token: &str, method: &str, target: &str| {
+        host.admin_without_token(method, target).header("authorization", &format!("Bearer {token}"))
+    };
+    let mut changed = host.config().clone();
+    merge(&mut changed, &json!({ "listen": { "http": ["127.0.0.3:0"] }, "admin": { "token": "another-token" } }));
+    host.write_config(&changed);
+    let answer = with(&first, "POST", "/reload").send().await;
+    answer.status(200);
+    let told = answer.text();
+    let at: std::net::SocketAddr = told
+        .split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))
+        .find_map(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("it does not tell where it listens: {told}"));
+    let mut fresh = TcpStream::connect(at).await.unwrap();
+    for stream in [&mut fresh, &mut kept] {
+        stream.write_all(b"GET /y HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("/y"), "{answer}");
+    }
+    with(&first, "GET", "/stats").send().await.status(401);
+    with("another-token", "GET", "/stats").send().await.status(200);
+    let start = std::time::Instant::now();
+    while TcpStream::connect(old).await.is_ok() {
+        assert!(start.elapsed() < secs(10), "the old address still accepts");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }

@@ -473,6 +473,11 @@ impl Host {
         self.admin("POST", "/reload").send().await
     }
 
+    /// hosts.json as it was last written by `rewrite` or at the start.
+    pub fn config(&self) -> &Value {
+        &self.setup.config
+    }
+
     /// Writes hosts.json anew with these members laid over what is there, without reloading it.
     pub fn rewrite(&mut self, members: Value) {
         merge(&mut self.setup.config, &members);

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::auth::authorized;
-use super::{Control, Settings};
+use super::{Control, Settings, Token};
 use crate::telemetry::metrics;
 
 /// The longest body: a purge names one thing.
@@ -28,7 +28,7 @@ const EXPLAIN_HEADERS: usize = 64;
 /// The admin endpoints over what they control.
 pub struct Admin<C> {
     control: Arc<C>,
-    token: Arc<str>,
+    token: Token,
     body_timeout: Duration,
 }
 
@@ -94,7 +94,7 @@ impl<C: Control> Admin<C> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let endpoint = Endpoint::at(request.uri().path());
-        if endpoint.is_none_or(Endpoint::needs_token) && !authorized(request.headers(), &self.token) {
+        if endpoint.is_none_or(Endpoint::needs_token) && !authorized(request.headers(), &self.token.get()) {
             return unauthorized();
         }
         let Some(endpoint) = endpoint else {

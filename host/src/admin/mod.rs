@@ -18,6 +18,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::cache::purges::PurgeScope;
@@ -56,5 +57,26 @@ pub struct Settings {
     /// Where; loopback unless a token is configured.
     pub address: std::net::SocketAddr,
     /// The token.
-    pub token: Arc<str>,
+    pub token: Token,
+}
+
+/// The token in force; clones share it.
+#[derive(Clone)]
+pub struct Token(Arc<RwLock<Arc<str>>>);
+
+impl Token {
+    /// Puts another one in force.
+    pub fn set(&self, token: Arc<str>) {
+        *self.0.write() = token;
+    }
+
+    fn get(&self) -> Arc<str> {
+        Arc::clone(&self.0.read())
+    }
+}
+
+impl From<Arc<str>> for Token {
+    fn from(token: Arc<str>) -> Self {
+        Self(Arc::new(RwLock::new(token)))
+    }
 }

@@ -3,6 +3,7 @@
 //! All functions wait for the disk; they run on the blocking pool. The running total of bytes is changed in the batch that
 //! changes what it counts, so that it is right after any crash.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -31,6 +32,17 @@ pub(super) enum DiskError {
     Index(#[from] IndexError),
     #[error("body: {0}")]
     Store(#[from] std::io::Error),
+}
+
+impl DiskError {
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+            // RocksDB gives its reasons as text.
+            Self::Index(error) => error.to_string().contains("No space left"),
+        }
+    }
 }
 
 /// The cache folder, open.

@@ -38,11 +38,32 @@ pub struct EntryHead {
     /// The path as the client asked for it.
     pub request_path: String,
     /// The origin path that answered.
-    pub origin_path: Option<String>,
+    pub origin_path: Option<Arc<str>>,
     /// Length of the complete body, when known.
     pub size: Option<u64>,
     /// May be completed slice by slice: a strong ETag and a known size. Else the body is kept whole or not at all.
     pub sliceable: bool,
+    /// What the origin said, where a policy edited it: a 304 freshens this, and the policy edits the result anew.
+    pub as_sent: Option<Box<AsSent>>,
+}
+
+/// Status and fields as an origin sent them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsSent {
+    /// Status.
+    pub status: StatusCode,
+    /// Fields, of those that are kept.
+    pub headers: HeaderMap,
+}
+
+impl EntryHead {
+    /// Status and fields as the origin knows them: what conditions for it are made of.
+    pub fn as_sent(&self) -> (StatusCode, &HeaderMap) {
+        match &self.as_sent {
+            Some(sent) => (sent.status, &sent.headers),
+            None => (self.status, &self.headers),
+        }
+    }
 }
 
 /// A kept response.
@@ -58,6 +79,8 @@ pub struct Entry {
     pub head: EntryHead,
     /// Body.
     pub body: EntryBody,
+    /// The head as it is sent, with places for Age and Cache-Status: in a worker's own copy only.
+    pub ready: Option<HeaderMap>,
 }
 
 /// Where the body is.
@@ -83,7 +106,9 @@ impl Entry {
     pub(super) fn weight(&self) -> u64 {
         /// The maps and counters around an entry, measured roughly.
         const AROUND: usize = 640;
-        let fields: usize = self.head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 96).sum();
+        let sent = self.head.as_sent.as_ref().map(|sent| &sent.headers);
+        let fields = self.head.headers.iter().chain(sent.into_iter().flatten());
+        let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 96).sum();
         let tags: usize = self.head.tags.iter().map(|tag| tag.len() + 32).sum();
         let keys = self.key.as_bytes().len() * 2 + self.variant.0.len() * 2 + self.head.request_path.len();
         let body = match &self.body {

@@ -70,7 +70,7 @@ fn dispensability(record: &RecencyRecord, now: u64) -> f64 {
 /// Blocking: evicts some entries if the disk is over its budget. Returns whether there is more to do.
 pub(super) fn evict(shared: &Arc<Shared>) -> bool {
     let Some(disk) = shared.disk.load_full() else { return false };
-    let budget = shared.disk_budget.load(Ordering::Relaxed);
+    let budget = shared.disk_limit();
     if shared.disk_bytes() <= budget {
         return false;
     }

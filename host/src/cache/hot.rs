@@ -15,6 +15,7 @@ use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Wei
 use super::entry::{Entry, SLICE_BYTES};
 use super::key::CacheKey;
 use super::vary::{VariantKey, VaryFields};
+use crate::region::Region;
 
 /// A base remembers so many field sets, newest first.
 const MAX_FIELD_SETS: usize = super::index::schema::MAX_FIELD_SETS;
@@ -55,14 +56,23 @@ pub(super) struct Slot {
     pub uses: AtomicU32,
     /// Whether it waits to have its uses written down.
     pub noted: AtomicBool,
-    weight: u64,
+    /// It no longer stands in its place as the only entry of its key: copies are not to be used any more.
+    pub moved: AtomicBool,
+    pub weight: u64,
 }
 
 impl Slot {
     pub fn new(entry: Arc<Entry>) -> Arc<Self> {
         let clean = AtomicU64::new(entry.head.sequence.0);
         let weight = entry.weight();
-        Arc::new(Self { entry, clean, uses: AtomicU32::new(0), noted: AtomicBool::new(false), weight })
+        Arc::new(Self {
+            entry,
+            clean,
+            uses: AtomicU32::new(0),
+            noted: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
+            weight,
+        })
     }
 }
 
@@ -73,6 +83,15 @@ enum Standing {
     One(Arc<Slot>),
     /// The base of a key that varies: which variants there may be, and the entry without variant.
     Base(Arc<[VaryFields]>, Option<Arc<Slot>>),
+}
+
+impl Standing {
+    /// Says that this is no longer what stands there.
+    fn move_away(&self) {
+        if let Self::One(slot) | Self::Base(_, Some(slot)) = self {
+            slot.moved.store(true, Ordering::Release);
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -97,16 +116,34 @@ impl Weighter<(u64, u64), Bytes> for ByWeight {
 #[derive(Clone, Default)]
 struct DropLater;
 
-impl<Key, Value> Lifecycle<Key, Value> for DropLater {
+impl<Key, Value: Leave> Lifecycle<Key, Value> for DropLater {
     type RequestState = Vec<(Key, Value)>;
     fn on_evict(&self, state: &mut Self::RequestState, key: Key, value: Value) {
+        value.leave();
         state.push((key, value));
     }
+}
+
+/// What is done when something leaves.
+trait Leave {
+    fn leave(&self);
+}
+
+impl Leave for Standing {
+    fn leave(&self) {
+        self.move_away();
+    }
+}
+
+impl Leave for Bytes {
+    fn leave(&self) {}
 }
 
 /// Slices in memory. Bodies hold this alone, so that they and the tier do not keep each other alive.
 pub(super) struct HotSlices {
     cache: Cache<(u64, u64), Bytes, ByWeight, DefaultHashBuilder, DropLater>,
+    /// Where those lie that the kernel can send; none where the system has no such memory.
+    region: Option<Arc<Region>>,
 }
 
 impl std::fmt::Debug for HotSlices {
@@ -123,7 +160,8 @@ impl HotSlices {
         self.cache.contains_key(&(id, slice))
     }
     pub fn insert(&self, id: u64, slice: u64, bytes: Bytes) {
-        self.cache.insert((id, slice), bytes);
+        let placed = self.region.as_ref().and_then(|region| region.place(&bytes));
+        self.cache.insert((id, slice), placed.unwrap_or(bytes));
     }
 }
 
@@ -144,7 +182,7 @@ fn shards(budget: u64, shard_bytes: u64) -> usize {
     if wanted.is_power_of_two() { wanted } else { wanted.next_power_of_two() / 2 }
 }
 
-fn cache<Key: Hash + Eq, Value: Clone>(
+fn cache<Key: Hash + Eq, Value: Clone + Leave>(
     budget: u64,
     typical_bytes: u64,
     shard_bytes: u64,
@@ -166,13 +204,20 @@ where
 impl Hot {
     pub fn new(budget: u64) -> Self {
         let half = (budget / 2).max(1);
+        let region = Region::new(budget)
+            .inspect_err(|error| tracing::info!(%error, "bodies in memory are sent by copying: no region for them"))
+            .ok();
         Self {
             entries: cache(half, TYPICAL_ENTRY_BYTES, ENTRY_SHARD_BYTES),
-            slices: Arc::new(HotSlices { cache: cache(half, SLICE_BYTES / 8, 8 * SLICE_BYTES) }),
+            slices: Arc::new(HotSlices { cache: cache(half, SLICE_BYTES / 8, 8 * SLICE_BYTES), region }),
             budget: AtomicU64::new(budget),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             hasher: DefaultHashBuilder::default(),
         }
+    }
+
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.slices.region.as_ref()
     }
 
     pub fn budget(&self) -> u64 {
@@ -205,21 +250,22 @@ impl Hot {
         self.entries.get(&PlaceRef { key, variant })
     }
 
-    /// The entries that this request may select, newest first, until `take` takes one.
+    /// The entries that this request may select, newest first, until `take` takes one; it is told whether the entry is the
+    /// only one of its key, whatever the request.
     pub fn select<T>(
         &self,
         key: &CacheKey,
         variant_of: impl Fn(&VaryFields) -> VariantKey,
-        mut take: impl FnMut(&Arc<Slot>) -> Option<T>,
+        mut take: impl FnMut(&Arc<Slot>, bool) -> Option<T>,
     ) -> Option<T> {
         match self.at(key, &[])? {
-            Standing::One(slot) => take(&slot),
+            Standing::One(slot) => take(&slot, true),
             Standing::Base(sets, base) => sets.iter().find_map(|set| {
                 if set.0.is_empty() {
-                    return base.as_ref().and_then(&mut take);
+                    return base.as_ref().and_then(|slot| take(slot, false));
                 }
                 match self.at(key, &variant_of(set).0)? {
-                    Standing::One(slot) => take(&slot),
+                    Standing::One(slot) => take(&slot, false),
                     Standing::Base(..) => None,
                 }
             }),
@@ -231,9 +277,13 @@ impl Hot {
         self.entries.peek(&PlaceRef { key, variant: &[] }).is_some()
     }
 
+    /// A hash of a key, in this process.
+    pub fn hash(&self, key: &CacheKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
     fn stripe(&self, key: &CacheKey) -> &Mutex<()> {
-        let hash = self.hasher.hash_one(key) as usize;
-        &self.stripes[hash % STRIPES]
+        &self.stripes[self.hash(key) as usize % STRIPES]
     }
 
     /// The field sets that memory knows of for a key.
@@ -259,6 +309,9 @@ impl Hot {
         if occupied && only_if_vacant {
             return;
         }
+        if let Some(old) = &old {
+            old.move_away();
+        }
         let mut sets = vec![];
         if !only_if_vacant {
             sets.push(entry.head.vary.clone());
@@ -282,6 +335,9 @@ impl Hot {
             Some(Standing::One(slot)) | Some(Standing::Base(_, Some(slot))) => Some(slot),
             Some(Standing::Base(_, None)) | None => None,
         };
+        if let Some(base) = &base {
+            base.moved.store(true, Ordering::Release);
+        }
         let base_place = Place { key: key.clone(), variant: VariantKey::default() };
         self.entries.insert(base_place, Standing::Base(sets.into(), base));
         self.entries.insert(Place { key, variant }, Standing::One(slot));
@@ -308,9 +364,11 @@ impl Hot {
         let place = PlaceRef { key, variant: &variant.0 };
         match self.entries.peek(&place) {
             Some(Standing::One(slot)) if slot.entry.id == id => {
+                slot.moved.store(true, Ordering::Release);
                 self.entries.remove(&place);
             }
             Some(Standing::Base(sets, Some(slot))) if slot.entry.id == id => {
+                slot.moved.store(true, Ordering::Release);
                 let place = Place { key: key.clone(), variant: variant.clone() };
                 self.entries.insert(place, Standing::Base(sets, None));
             }
@@ -321,13 +379,20 @@ impl Hot {
     /// Keeps only entries that `keep` wants kept.
     pub fn retain(&self, keep: impl Fn(&Entry) -> bool) {
         self.entries.retain(|_, standing| match standing {
-            Standing::One(slot) | Standing::Base(_, Some(slot)) => keep(&slot.entry),
+            Standing::One(slot) | Standing::Base(_, Some(slot)) => {
+                let kept = keep(&slot.entry);
+                if !kept {
+                    standing.move_away();
+                }
+                kept
+            }
             Standing::Base(_, None) => true,
         });
     }
 
     #[cfg(test)]
     pub fn clear(&self) {
+        self.retain(|_| false);
         self.entries.clear();
         self.slices.cache.clear();
     }

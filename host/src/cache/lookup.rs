@@ -102,7 +102,7 @@ async fn revive(shared: &Arc<Shared>, key: &CacheKey, variant: VariantKey, store
             }
         }),
     };
-    Some(Arc::new(Entry { id, key: key.clone(), variant, head: stored.head, body }))
+    Some(Arc::new(Entry { id, key: key.clone(), variant, head: stored.head, body, ready: None }))
 }
 
 /// What is known of an entry, for a person.

@@ -12,6 +12,7 @@ pub mod error;
 mod eviction;
 pub mod fill;
 pub mod freshness;
+mod front;
 mod hot;
 pub mod index;
 pub mod key;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::clock::Clock;
+use crate::region::Region;
 use crate::telemetry::metrics::Metrics;
 use disk::Disk;
 use entry::{Entry, EntryHead};
@@ -260,13 +262,18 @@ impl Cache {
         purge.await.unwrap_or_else(|error| Err(CacheError::PurgeNotRecorded(error.to_string())))
     }
 
+    /// Where bodies in memory lie that the kernel can send without copying.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.shared.hot.region()
+    }
+
     /// Numbers for the admin listener.
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
         let disk = shared.disk.load();
         Stats {
             disk_bytes: disk.as_ref().map_or(0, |disk| disk.bytes()),
-            disk_budget_bytes: shared.disk_budget.load(Ordering::Relaxed),
+            disk_budget_bytes: shared.disk_limit(),
             memory_bytes: shared.hot.bytes(),
             memory_budget_bytes: shared.hot.budget(),
             entries: disk.as_ref().map_or(0, |disk| disk.index.estimate(Column::Recency)),
@@ -319,7 +326,7 @@ impl Cache {
 pub struct Stats {
     /// Bytes on disk.
     pub disk_bytes: u64,
-    /// Budget on disk.
+    /// Budget on disk, or less where the file system has less room.
     pub disk_budget_bytes: u64,
     /// Bytes in memory.
     pub memory_bytes: u64,

@@ -18,6 +18,7 @@ use super::body::{BodyParts, Fill, SlicedBody};
 use super::disk::{Committed, Disk, DiskError};
 use super::entry::{Entry, EntryBody, EntryHead, SLICE_BYTES};
 use super::fill::Flights;
+use super::front::{self, Front};
 use super::hot::{Hot, Slot};
 use super::index::schema::{self, SliceRecord};
 use super::index::{Column, Probe};
@@ -30,16 +31,23 @@ use crate::clock::{Clock, Timestamp};
 use crate::telemetry::metrics::Metrics;
 
 const SHARDS: usize = 32;
+/// Numbers the caches of this process.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 /// Entries whose use waits to be written down, in each of `SHARDS` buffers. What does not fit is not counted: recency is a
 /// hint.
 const MAX_NOTED: usize = 2048;
 /// After a failed write the disk is left alone for so long.
 const DISK_PAUSE: Duration = Duration::from_secs(15);
+/// This part of the file system stays free, at most so many bytes.
+const FLOOR_PART: u64 = 50;
+const FLOOR_BYTES_MAX: u64 = 1 << 30;
 /// How long a fill waits for eviction before it goes on without the disk.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything, once for each open cache.
 pub(super) struct Shared {
+    /// Unlike that of any other.
+    pub number: u64,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub hot: Hot,
@@ -49,7 +57,10 @@ pub(super) struct Shared {
     pub disk_state: Mutex<DiskState>,
     /// Milliseconds since 1970 until which nothing is written; 0: the disk works.
     pub paused_until: AtomicU64,
+    /// As configured.
     pub disk_budget: AtomicU64,
+    /// What the file system has room for, as it was last looked at.
+    pub disk_ceiling: AtomicU64,
     pub ids: AtomicU64,
     /// One purge at a time, so that they come into force in their order.
     pub purging: tokio::sync::Mutex<()>,
@@ -80,6 +91,10 @@ type Bodies = Mutex<HashMap<u64, Weak<SlicedBody>>>;
 #[derive(Debug, Default)]
 pub(super) struct DiskState {
     pub error: Option<String>,
+    /// The error was that there is no room.
+    pub full: bool,
+    /// It was said that the file system has less room than the budget.
+    pub short: bool,
     /// There is an index in the folder that cannot be reached: purges can't be recorded for it.
     pub unreachable_index: bool,
 }
@@ -98,6 +113,7 @@ impl Shared {
     ) -> Arc<Self> {
         let first_id = disk.as_ref().map_or(1, |disk| disk.first_id);
         Arc::new(Self {
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             clock,
             metrics,
             hot: Hot::new(memory_bytes),
@@ -107,6 +123,7 @@ impl Shared {
             disk_state: Mutex::default(),
             paused_until: AtomicU64::new(0),
             disk_budget: AtomicU64::new(disk_bytes),
+            disk_ceiling: AtomicU64::new(u64::MAX),
             ids: AtomicU64::new(first_id),
             purging: tokio::sync::Mutex::new(()),
             sweeps: Mutex::default(),
@@ -162,14 +179,22 @@ impl Shared {
 
     /// An entry in memory, or one that is coming.
     pub fn find(&self, key: &CacheKey, headers: &HeaderMap, request_path: &str) -> Option<Arc<Entry>> {
+        let hash = self.hot.hash(key);
+        let untold = match front::find(self, key, hash, request_path) {
+            Front::Entry(entry) => return Some(entry),
+            Front::Ask(untold) => untold,
+        };
         let found = self.hot.select(
             key,
             |set| VariantKey::of(set, headers),
-            |slot| {
+            |slot, alone| {
                 if self.is_slot_purged(slot, request_path) {
                     return None;
                 }
-                self.note_use(slot);
+                self.note_use(slot, untold + 1);
+                if alone {
+                    front::offer(self, hash, slot);
+                }
                 Some(slot.entry.clone())
             },
         );
@@ -181,8 +206,8 @@ impl Shared {
         })
     }
 
-    fn note_use(&self, slot: &Arc<Slot>) {
-        slot.uses.fetch_add(1, Ordering::Relaxed);
+    fn note_use(&self, slot: &Arc<Slot>, uses: u32) {
+        slot.uses.fetch_add(uses, Ordering::Relaxed);
         if !slot.noted.load(Ordering::Relaxed) && !slot.noted.swap(true, Ordering::Relaxed) {
             // Once for each entry and flush, and never waiting for another.
             let buffer = self.next_note.fetch_add(1, Ordering::Relaxed) % SHARDS;
@@ -211,7 +236,8 @@ impl Shared {
         let empty = head.size == Some(0);
         let full_key = schema::full_key(key.as_bytes(), &variant.0);
         let (size, sliceable) = (head.size, head.sliceable);
-        let mut entry = Entry { id, key: key.clone(), variant, head, body: EntryBody::Inline(Bytes::new()) };
+        let mut entry =
+            Entry { id, key: key.clone(), variant, head, body: EntryBody::Inline(Bytes::new()), ready: None };
         let refused = self.is_purged(&entry, None) || self.purges.is_before_floor(entry.head.sequence.0);
         // A part can only be kept of a body that may be completed.
         let part = slices.is_some();
@@ -274,7 +300,7 @@ impl Shared {
         let newer = self.hot.select(
             &entry.key,
             |_| entry.variant.clone(),
-            |slot| {
+            |slot, _| {
                 let other = &slot.entry;
                 (other.variant == entry.variant
                     && other.id != entry.id
@@ -354,6 +380,7 @@ impl Shared {
             variant: entry.variant.clone(),
             head,
             body: entry.body.clone(),
+            ready: None,
         };
         let fresh = Arc::new(fresh);
         if self.is_purged(entry, None) || self.is_purged(&fresh, None) {
@@ -481,26 +508,53 @@ impl Shared {
         self.tracker.spawn_blocking(read).await.ok().flatten()
     }
 
+    /// What may be kept on disk: the budget, or less where the file system has less room.
+    pub fn disk_limit(&self) -> u64 {
+        self.disk_budget.load(Ordering::Relaxed).min(self.disk_ceiling.load(Ordering::Relaxed))
+    }
+
+    /// Blocking: looks at how much room the file system has. Something of it always stays free, for the index, which needs
+    /// room to remove things, and for whoever else writes there.
+    pub fn measure_space(&self) {
+        let Some(disk) = self.disk.load_full() else { return };
+        let Some(space) = disk.store.space() else { return };
+        let floor = (space.total / FLOOR_PART).min(FLOOR_BYTES_MAX);
+        let ceiling = (disk.bytes() + space.available).saturating_sub(floor);
+        let budget = self.disk_budget.load(Ordering::Relaxed);
+        self.disk_ceiling.store(ceiling, Ordering::Relaxed);
+        let mut state = self.disk_state.lock();
+        let short = ceiling < budget.saturating_add(if state.short { floor } else { 0 });
+        if std::mem::replace(&mut state.short, short) != short && short {
+            tracing::warn!(
+                available_bytes = space.available,
+                limit_bytes = ceiling,
+                budget_bytes = budget,
+                "the file system of the cache folder has less room than cache.disk: the cache keeps less"
+            );
+        }
+        // A write failed for want of room, and there is room now: no need to sit the pause out.
+        if space.available >= floor && state.full && self.paused_until.load(Ordering::Relaxed) > 1 {
+            self.paused_until.store(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the disk is in use and takes a body of this size.
     pub fn disk_takes(&self, size: u64) -> bool {
         let paused = self.paused_until.load(Ordering::Relaxed);
-        size <= self.disk_budget.load(Ordering::Relaxed)
+        size <= self.disk_limit()
             && self.disk.load().is_some()
             && (paused == 0 || self.clock.now() >= Timestamp::from_millis(paused))
     }
 
     /// Waits a little until eviction made room; false if it did not.
     pub async fn room_for(&self, bytes: u64) -> bool {
-        let fits = |overshoot: u64| {
-            let budget = self.disk_budget.load(Ordering::Relaxed);
-            self.disk_bytes() + bytes <= budget + overshoot
-        };
+        let fits = |overshoot: u64| self.disk_bytes() + bytes <= self.disk_limit().saturating_add(overshoot);
         if fits(0) {
             return true;
         }
         self.wake.notify_one();
         // Some slices more than the budget while eviction catches up.
-        let overshoot = (self.disk_budget.load(Ordering::Relaxed) / 20).clamp(4 * SLICE_BYTES, 256 * SLICE_BYTES);
+        let overshoot = (self.disk_limit() / 20).clamp(4 * SLICE_BYTES, 256 * SLICE_BYTES);
         let deadline = tokio::time::Instant::now() + ROOM_PATIENCE;
         loop {
             let mut room = std::pin::pin!(self.room.notified());
@@ -561,7 +615,9 @@ impl Shared {
             Ok(done) => {
                 if self.paused_until.load(Ordering::Relaxed) != 0 {
                     self.paused_until.store(0, Ordering::Relaxed);
-                    self.disk_state.lock().error = None;
+                    let mut state = self.disk_state.lock();
+                    (state.error, state.full) = (None, false);
+                    drop(state);
                     tracing::info!("the cache folder can be written again");
                 }
                 Some(done)
@@ -572,7 +628,11 @@ impl Shared {
                 if self.paused_until.swap(until, Ordering::Relaxed) == 0 {
                     tracing::error!(%error, "the cache folder cannot be written; serving goes on without it");
                 }
-                self.disk_state.lock().error = Some(error.to_string());
+                let mut state = self.disk_state.lock();
+                (state.error, state.full) = (Some(error.to_string()), error.is_full());
+                drop(state);
+                // Eviction may make room.
+                self.wake.notify_one();
                 None
             }
         }

@@ -244,7 +244,14 @@ impl Writer {
         let newest = newest(&self.body, entry.clone());
         let mut head = newest.head.clone();
         head.size = Some(self.body.size().unwrap_or(self.position));
-        Arc::new(Entry { id: entry.id, key: entry.key.clone(), variant: entry.variant.clone(), head, body })
+        Arc::new(Entry {
+            id: entry.id,
+            key: entry.key.clone(),
+            variant: entry.variant.clone(),
+            head,
+            body,
+            ready: None,
+        })
     }
 
     async fn keep_inline(&self, entry: &Arc<Entry>) -> bool {

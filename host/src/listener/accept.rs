@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Service;
 use super::connection::Server;
 use super::drain::Phase;
+use super::{Service, Workers};
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -43,30 +44,58 @@ pub(super) fn listen(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpL
     open().map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
-/// Accepts until the listener drains.
-pub(super) async fn run<S: Service>(listener: TcpListener, server: Arc<Server<S>>, tasks: TaskTracker) {
-    let drain = server.drain().clone();
-    let draining = drain.reached(Phase::Draining);
-    tokio::pin!(draining);
-    let mut complaints = Complaints::default();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut draining => return,
-            accepted = listener.accept() => accepted,
+/// What accepting at one address takes.
+pub(super) struct Accepting<S> {
+    pub(super) server: Arc<Server<S>>,
+    pub(super) tasks: TaskTracker,
+    pub(super) workers: Option<Arc<Workers>>,
+}
+
+impl<S: Service> Accepting<S> {
+    /// Puts a connection where it will live.
+    fn begin(&self, stream: TcpStream, peer: SocketAddr) {
+        let server = self.server.clone();
+        let Some(place) = self.workers.as_ref().and_then(|workers| workers.place()) else {
+            self.tasks.spawn(server.serve(stream, peer));
+            return;
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                tasks.spawn(server.clone().serve(stream, canonical(peer)));
+        // A socket belongs to the epoll of the runtime that it was made in.
+        let Ok(stream) = stream.into_std() else { return };
+        let handle = place.handle().clone();
+        let serve = async move {
+            let _place = place;
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                server.serve(stream, peer).await;
             }
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(error) => {
-                server.metrics().accept_errors.inc();
-                complaints.hear(&error);
-                tokio::select! {
-                    biased;
-                    () = &mut draining => return,
-                    () = tokio::time::sleep(REST) => {}
+        };
+        self.tasks.spawn_on(serve, &handle);
+    }
+
+    /// Accepts until the listener drains or this address is given up.
+    pub(super) async fn run(self, listener: TcpListener, closing: CancellationToken) {
+        let drain = self.server.drain().clone();
+        let draining = drain.reached(Phase::Draining);
+        tokio::pin!(draining);
+        let mut complaints = Complaints::default();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut draining => return,
+                () = closing.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.begin(stream, canonical(peer)),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    self.server.metrics().accept_errors.inc();
+                    complaints.hear(&error);
+                    tokio::select! {
+                        biased;
+                        () = &mut draining => return,
+                        () = closing.cancelled() => return,
+                        () = tokio::time::sleep(REST) => {}
+                    }
                 }
             }
         }

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Settings;
 use super::sniff::Protocol;
+use crate::clock::monotonic_ms;
 
 /// No moment.
 const NEVER: u64 = u64::MAX;
@@ -74,7 +73,8 @@ pub(super) enum Verdict {
 /// HTTP/2 streams write when they end. All is advisory, so relaxed ordering is enough.
 #[derive(Debug)]
 pub(super) struct Activity {
-    accepted: Instant,
+    /// When it was accepted, by the monotonic clock.
+    accepted_ms: u64,
     protocol: Protocol,
     /// Requests whose answers are not complete.
     in_flight: AtomicUsize,
@@ -95,9 +95,9 @@ pub(super) struct Activity {
 
 impl Activity {
     /// A connection whose first bytes have just told its protocol.
-    pub(super) fn new(accepted: Instant, protocol: Protocol) -> Arc<Self> {
+    pub(super) fn new(accepted_ms: u64, protocol: Protocol) -> Arc<Self> {
         Arc::new(Self {
-            accepted,
+            accepted_ms,
             protocol,
             in_flight: AtomicUsize::new(0),
             ours: AtomicUsize::new(0),
@@ -114,8 +114,7 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        // 500 million years fit.
-        let passed = self.accepted.elapsed().as_millis() as u64;
+        let passed = monotonic_ms().saturating_sub(self.accepted_ms);
         #[cfg(test)]
         let passed = passed + self.pretended.load(Ordering::Relaxed);
         passed
@@ -156,6 +155,11 @@ impl Activity {
         if self.blocked_since.load(Ordering::Relaxed) != NEVER {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// Whether an HTTP/1.1 client waits for us.
+    pub(super) fn waits_for_us(&self) -> bool {
+        self.protocol == Protocol::Http1 && self.ours.load(Ordering::Relaxed) > 0
     }
 
     /// The listener drains.
@@ -266,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_head_has_its_time_from_its_first_byte() {
-        let activity = Activity::new(Instant::now(), Protocol::Http1);
+        let activity = Activity::new(monotonic_ms(), Protocol::Http1);
         after(&activity, 8);
         activity.received();
         assert_eq!(over(&activity), None);
@@ -276,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_request_waits_for_us_without_limit_and_idleness_counts_from_its_end() {
-        let activity = Activity::new(Instant::now(), Protocol::Http1);
+        let activity = Activity::new(monotonic_ms(), Protocol::Http1);
         let mut flight = activity.begin();
         after(&activity, 1_000);
         assert_eq!(over(&activity), None);
@@ -294,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_blocked_socket_has_its_time_from_the_last_progress() {
-        let activity = Activity::new(Instant::now(), Protocol::Http1);
+        let activity = Activity::new(monotonic_ms(), Protocol::Http1);
         let flight = activity.begin();
         activity.blocked();
         after(&activity, 58);
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn streams_that_all_wait_for_windows_are_overdue_unless_one_waits_for_us() {
-        let activity = Activity::new(Instant::now(), Protocol::Http2);
+        let activity = Activity::new(monotonic_ms(), Protocol::Http2);
         let mut first = activity.begin();
         let mut second = activity.begin();
         first.waits_for_peer();

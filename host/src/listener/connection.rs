@@ -24,8 +24,10 @@ use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
 use super::drain::{Drain, Phase};
 use super::request_body::RequestBody;
 use super::sniff::{Protocol, sniff};
-use super::stream::{Stream, unsent};
+use super::stream::{Stream, has_left, unsent};
 use super::{Connection, Service, Settings};
+use crate::clock::monotonic_ms;
+use crate::region::Region;
 use crate::telemetry::metrics::{Metrics, TimeoutLabels};
 
 /// Requests at once on an HTTP/2 connection (RFC 9113 section 5.1.2 recommends at least 100).
@@ -58,6 +60,7 @@ pub(super) struct Server<S> {
     limits: Limits,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
+    region: Option<Arc<Region>>,
 }
 
 impl<S: Service> Server<S> {
@@ -66,7 +69,9 @@ impl<S: Service> Server<S> {
         // Time limits are the timer's below: hyper's own counts a pause between requests as part of the head, and makes and
         // drops a timer for every request. `pipeline_flush` stays off: it copies every body once more. Fields of a head stay at
         // hyper's own limit of 100 (more get 431), which it parses without an allocation.
-        http1.header_read_timeout(None).max_header_size(settings.head_bytes);
+        // `half_close` keeps hyper from reading ahead while an answer is under way: each time it would take a new buffer of
+        // 8 KiB. Whether the client is still there is the timer's to see.
+        http1.header_read_timeout(None).max_header_size(settings.head_bytes).half_close(true);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
@@ -79,7 +84,7 @@ impl<S: Service> Server<S> {
             .max_local_error_reset_streams(ERROR_RESETS)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        Self { service, http1, http2, limits: Limits::of(settings), drain, metrics }
+        Self { service, http1, http2, limits: Limits::of(settings), drain, metrics, region: settings.region.clone() }
     }
 
     pub(super) fn drain(&self) -> &Arc<Drain> {
@@ -93,7 +98,7 @@ impl<S: Service> Server<S> {
     /// Serves one connection until it ends, by whomever.
     pub(super) async fn serve(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr) {
         let _open = Open::new(self.metrics.clone());
-        let accepted = Instant::now();
+        let accepted = monotonic_ms();
         // A socket that cannot do this still serves; one that is gone fails at the next read.
         let _ = socket.set_nodelay(true);
         let Ok(local) = socket.local_addr() else { return };
@@ -114,7 +119,9 @@ impl<S: Service> Server<S> {
             activity: activity.clone(),
             stall_timeout: self.limits.stall,
         };
-        let stream = Stream::new(socket, prefix, activity.clone());
+        // HTTP/2 cuts bodies into frames of its own and copies them.
+        let region = self.region.clone().filter(|_| protocol == Protocol::Http1);
+        let stream = Stream::new(socket, prefix, activity.clone(), region);
         let descriptor = stream.descriptor();
         let io = TokioIo::new(stream);
         let end = match protocol {
@@ -251,6 +258,9 @@ impl<C: Graceful> Future for Watched<C> {
 
         if leave_waker || this.timer.is_elapsed() {
             while this.timer.as_mut().poll(cx).is_ready() {
+                if this.activity.waits_for_us() && has_left(*this.descriptor) {
+                    return Poll::Ready(End::Aborted);
+                }
                 let held = if this.activity.is_blocked() { unsent(*this.descriptor) } else { None };
                 if matches!((held, &this.unsent), (Some(now), Some(before)) if now < *before) {
                     this.activity.unblocked();

@@ -17,8 +17,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::region::Region;
 use crate::telemetry::metrics::Metrics;
 
 mod accept;
@@ -30,9 +34,12 @@ mod sniff;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use request_body::RequestBody;
+pub use workers::Workers;
 
+use accept::Accepting;
 use connection::Server;
 use drain::{Drain, Phase};
 
@@ -52,6 +59,10 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Time in which a peer must take or send something while a message is under way. Default 60 s.
     pub stall_timeout: Duration,
+    /// Bodies that lie here are sent from their file instead of being copied.
+    pub region: Option<Arc<Region>>,
+    /// Where connections live; with none, in the runtime that `bind` is called in.
+    pub workers: Option<Arc<Workers>>,
 }
 
 impl Settings {
@@ -63,6 +74,8 @@ impl Settings {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
+            region: None,
+            workers: None,
         }
     }
 }
@@ -90,36 +103,84 @@ pub trait Service: Send + Sync + 'static {
 
 /// A listener at work. Dropping it closes all its connections at once.
 pub struct Listening {
-    addresses: Vec<SocketAddr>,
+    doors: Mutex<Vec<Door>>,
+    /// Accepts at a socket until it is told to stop.
+    open: Box<dyn Fn(TcpListener, CancellationToken) + Send + Sync>,
     drain: Arc<Drain>,
     tasks: TaskTracker,
+}
+
+/// One address at which connections are accepted.
+struct Door {
+    /// As configured: port 0 is any.
+    asked: SocketAddr,
+    bound: SocketAddr,
+    closing: CancellationToken,
+}
+
+/// Other addresses for a listener, bound and ready. Nothing comes of it when it is dropped.
+pub struct Change {
+    new: Vec<(Door, TcpListener)>,
+    wanted: Vec<SocketAddr>,
 }
 
 impl Listening {
     /// Binds all addresses; the error names the one that failed.
     pub async fn bind<S: Service>(settings: Settings, service: Arc<S>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let mut sockets = Vec::with_capacity(settings.addresses.len());
-        for &address in &settings.addresses {
-            sockets.push(accept::listen(address, &settings.addresses)?);
-        }
-        let addresses = sockets.iter().map(|socket| socket.local_addr()).collect::<std::io::Result<_>>()?;
         let drain = Arc::new(Drain::default());
         let tasks = TaskTracker::new();
         let server = Arc::new(Server::new(&settings, service, drain.clone(), metrics));
-        for socket in sockets {
-            tasks.spawn(accept::run(socket, server.clone(), tasks.clone()));
+        let open = {
+            let (tasks, workers) = (tasks.clone(), settings.workers);
+            Box::new(move |socket, closing| {
+                let accepting = Accepting { server: server.clone(), tasks: tasks.clone(), workers: workers.clone() };
+                tasks.spawn(accepting.run(socket, closing));
+            })
+        };
+        let listening = Self { doors: Mutex::default(), open, drain, tasks };
+        listening.apply(listening.prepare(&settings.addresses)?);
+        Ok(listening)
+    }
+
+    /// Binds those of the addresses that are not listened at yet; the error names the one that failed.
+    pub fn prepare(&self, addresses: &[SocketAddr]) -> std::io::Result<Change> {
+        let doors = self.doors.lock();
+        let mut new = Vec::new();
+        for address in addresses {
+            // Port 0 asks for another one each time.
+            if doors.iter().all(|door| door.asked != *address) {
+                let socket = accept::listen(*address, addresses)?;
+                let bound = socket.local_addr()?;
+                new.push((Door { asked: *address, bound, closing: CancellationToken::new() }, socket));
+            }
         }
-        Ok(Self { addresses, drain, tasks })
+        Ok(Change { new, wanted: addresses.to_vec() })
+    }
+
+    /// Accepts at the new addresses, and no longer at those that are not wanted any more; their connections go on.
+    pub fn apply(&self, change: Change) {
+        let mut doors = self.doors.lock();
+        for (door, socket) in change.new {
+            (self.open)(socket, door.closing.clone());
+            doors.push(door);
+        }
+        doors.retain(|door| {
+            let wanted = change.wanted.contains(&door.asked);
+            if !wanted {
+                door.closing.cancel();
+            }
+            wanted
+        });
     }
 
     /// The addresses that were bound (port 0 resolved).
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.doors.lock().iter().map(|door| door.bound).collect()
     }
 
     /// Stops accepting, lets requests in flight finish (HTTP/1.1 `Connection: close`, HTTP/2 GOAWAY), and returns when all
     /// connections are closed or the time is over.
-    pub fn drain(self, at_most: Duration) -> BoxFuture<'static, ()> {
+    pub fn drain(&self, at_most: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.drain.advance(Phase::Draining);
             self.tasks.close();
@@ -140,6 +201,6 @@ impl Drop for Listening {
 
 impl fmt::Debug for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listening").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Listening").field("addresses", &self.addresses()).finish_non_exhaustive()
     }
 }

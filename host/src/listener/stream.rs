@@ -1,5 +1,5 @@
-//! The socket as hyper sees it: replays what was read while sniffing, notes when bytes move, and closes in a way that lets
-//! the last answer arrive.
+//! The socket as hyper sees it: replays what was read while sniffing, notes when bytes move, sends bodies that lie in the
+//! region from their file, and closes in a way that lets the last answer arrive.
 //!
 //! Closing a socket that holds unread bytes makes the kernel send a reset, and a reset destroys what the client has not read
 //! yet: an answer 413 or 431 to a client that is still sending would never be seen. So after the last byte only our side is
@@ -12,12 +12,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use smallvec::SmallVec;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::activity::Activity;
 use super::sniff::Prefix;
+use crate::region::Region;
 
 /// How long a client may go on sending after the end.
 const LINGER: Duration = Duration::from_secs(2);
@@ -25,12 +28,30 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much it may send in that time: enough for the heads and small bodies that are refused unread.
 const LINGER_BYTES: usize = 16 << 20;
 
+/// Whether the peer has closed its side or is gone. Some clients close only their sending side and still wait: so this is asked
+/// after a while, and not at once.
+pub(super) fn has_left(descriptor: RawFd) -> bool {
+    let mut asked = libc::pollfd { fd: descriptor, events: libc::POLLRDHUP, revents: 0 };
+    #[expect(unsafe_code, reason = "the descriptor is known by its number only")]
+    // SAFETY: poll reads and writes one pollfd, which lives and is writable, and returns at once. A descriptor that is not open
+    // makes it say POLLNVAL and nothing else.
+    let result = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    result > 0 && asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+}
+
+/// Up to this, pieces are put together before they are written.
+const GATHER_BYTES_MAX: usize = 4096;
+
+/// Below this, copying costs less than a call of its own.
+const SENDFILE_BYTES_MIN: usize = 16 << 10;
+
 /// A connection's socket.
 #[derive(Debug)]
 pub(super) struct Stream {
     socket: TcpStream,
     prefix: Prefix,
     activity: Arc<Activity>,
+    region: Option<Arc<Region>>,
     closing: Closing,
 }
 
@@ -42,13 +63,26 @@ enum Closing {
 }
 
 impl Stream {
-    pub(super) fn new(socket: TcpStream, prefix: Prefix, activity: Arc<Activity>) -> Self {
-        Self { socket, prefix, activity, closing: Closing::Open }
+    pub(super) fn new(socket: TcpStream, prefix: Prefix, activity: Arc<Activity>, region: Option<Arc<Region>>) -> Self {
+        Self { socket, prefix, activity, region, closing: Closing::Open }
     }
 
     /// The socket's number, for `unsent`.
     pub(super) fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// Writes a few small pieces as one: the kernel takes more time over a list of pieces than copying them takes.
+    fn poll_gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let total: usize = bufs.iter().map(|piece| piece.len()).sum();
+        if bufs.len() < 2 || total > GATHER_BYTES_MAX {
+            return Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        }
+        let mut gathered: SmallVec<[u8; GATHER_BYTES_MAX]> = SmallVec::new();
+        for piece in bufs {
+            gathered.extend_from_slice(piece);
+        }
+        Pin::new(&mut self.socket).poll_write(cx, &gathered)
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -71,6 +105,57 @@ pub(super) fn unsent(descriptor: RawFd) -> Option<usize> {
     // A descriptor that is not a socket, or closed, makes the call fail and nothing else.
     let result = unsafe { libc::ioctl(descriptor, libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { usize::try_from(bytes).ok() } else { None }
+}
+
+/// A piece that lies in the region, and what goes before it.
+struct Placed<'a> {
+    before: &'a [u8],
+    offset: u64,
+    length: usize,
+}
+
+/// What hyper writes is a head and a body, or the rest of them: a piece of the region stands first or second. What is left of
+/// one when the socket was full is sent by copying if it is not worth a call of its own.
+fn placed<'a>(region: &Region, bufs: &'a [IoSlice<'_>]) -> Option<Placed<'a>> {
+    let (before, piece): (&[u8], &[u8]) = match bufs {
+        [first, ..] if first.len() >= SENDFILE_BYTES_MIN => (&[], first),
+        [first, second, ..] if second.len() >= SENDFILE_BYTES_MIN => (first, second),
+        _ => return None,
+    };
+    Some(Placed { before, offset: region.locate(piece)?, length: piece.len() })
+}
+
+/// Sends what stands before the piece, told that more comes so that it does not leave alone, and the piece from its file.
+fn poll_send(
+    socket: &TcpStream,
+    region: &Region,
+    placed: &Placed<'_>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_write_ready(cx))?;
+        let sent = socket.try_io(Interest::WRITABLE, || {
+            let mut sent = 0;
+            if !placed.before.is_empty() {
+                sent = SockRef::from(socket).send_with_flags(placed.before, libc::MSG_MORE | libc::MSG_NOSIGNAL)?;
+                if sent < placed.before.len() {
+                    return Ok(sent);
+                }
+            }
+            let mut offset = placed.offset;
+            match rustix::fs::sendfile(socket, region.file(), Some(&mut offset), placed.length) {
+                Ok(bytes) => Ok(sent + bytes),
+                // The piece's turn comes again with the next call, which finds the socket full or broken as it is.
+                Err(_) if sent > 0 => Ok(sent),
+                Err(error) => Err(error.into()),
+            }
+        });
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return Poll::Ready(other),
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -103,7 +188,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        let written = match self.region.as_ref().and_then(|region| Some((region, placed(region, bufs)?))) {
+            Some((region, placed)) => poll_send(&self.socket, region, &placed, cx),
+            None => self.poll_gather(cx, bufs),
+        };
         self.note(written)
     }
 

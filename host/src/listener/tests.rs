@@ -324,7 +324,7 @@ async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
     sleep(STALL / 2).await;
 
     let Host { listening, metrics } = host;
-    let drained = tokio::spawn(listening.drain(LONG));
+    let drained = tokio::spawn(async move { listening.drain(LONG).await });
     assert_eq!(rest(&mut idle).await, "");
     assert_eq!(rest(&mut silent).await, "");
     let last = rest(&mut busy).await;
@@ -335,6 +335,35 @@ async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
     timeout(LONG, drained).await.expect("drained in time").expect("no panic");
     assert_eq!(metrics.connections.get(), 0);
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn addresses_change_while_connections_go_on() {
+    let host = Host::start().await;
+    let old = host.listening.addresses()[0];
+    let mut open = host.connect().await;
+    send(&mut open, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut open, "hello").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let error = host.listening.prepare(&[taken.local_addr().expect("bound")]).err().expect("refused");
+    assert!(error.to_string().contains(&taken.local_addr().expect("bound").to_string()), "{error}");
+    TcpStream::connect(old).await.expect("nothing has changed");
+    // Another loopback address, so that it is another door.
+    let change = host.listening.prepare(&["127.0.0.2:0".parse().expect("an address")]).expect("a free port");
+    host.listening.apply(change);
+    let [new] = host.listening.addresses()[..] else { panic!("one address") };
+    let mut fresh = TcpStream::connect(new).await.expect("the new address accepts");
+    send(&mut fresh, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut fresh, "hello").await;
+    send(&mut open, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut open, "hello").await;
+    for _ in 0..100 {
+        if TcpStream::connect(old).await.is_err() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the old address still accepts");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use super::engine::Runtime;
 use super::generation::Generation;
 use super::settings::{ChainSettings, OnFailure, PolicySettings};
 use super::{Decision, Exchange, Phase};
+use crate::local::{self, Local};
 use crate::telemetry::metrics::PolicyLabels;
 
 /// The policies of one host in order. Swapping in a new version of a file happens inside; requests in flight finish on the
@@ -88,7 +89,7 @@ impl Chain {
 
     /// Takes the current generation of each policy for one request.
     pub fn lease(&self) -> ChainLease {
-        ChainLease { links: self.current.load_full() }
+        ChainLease { links: Local::of(&self.current.load()) }
     }
 
     /// Puts in service what the entries know.
@@ -109,6 +110,7 @@ impl Chain {
         }
         let exports = Phase::ALL.map(|phase| links.iter().any(|link| link.exports(phase)));
         self.current.store(Arc::new(Links { number: self.runtime.number(), links, exports }));
+        local::forget();
     }
 
     /// The files that it looks at.
@@ -156,7 +158,7 @@ impl Link {
 /// The chain as it was when a request came in.
 #[derive(Clone)]
 pub struct ChainLease {
-    links: Arc<Links>,
+    links: Local<Links>,
 }
 
 impl ChainLease {

@@ -94,28 +94,28 @@ impl wit::request::Host for State {
     }
 
     fn host(&mut self) -> Host<String> {
-        Ok(trap(self.exchange("host", Moments::PHASES))?.request.host.clone())
+        Ok(trap(self.exchange("host", Moments::PHASES))?.request.host.as_str().to_owned())
     }
 
     fn authority(&mut self) -> Host<String> {
-        Ok(trap(self.exchange("authority", Moments::PHASES))?.request.authority.clone())
+        Ok(trap(self.exchange("authority", Moments::PHASES))?.request.authority.as_str().to_owned())
     }
 
     fn path(&mut self) -> Host<String> {
-        Ok(trap(self.exchange("path", Moments::PHASES))?.request.path.clone())
+        Ok(trap(self.exchange("path", Moments::PHASES))?.request.path().to_owned())
     }
 
     fn raw_target(&mut self) -> Host<String> {
-        Ok(trap(self.exchange("raw-target", Moments::PHASES))?.request.raw_target.clone())
+        Ok(trap(self.exchange("raw-target", Moments::PHASES))?.request.target.raw().to_owned())
     }
 
     fn query(&mut self) -> Host<Option<String>> {
-        Ok(trap(self.exchange("query", Moments::PHASES))?.request.query.clone())
+        Ok(trap(self.exchange("query", Moments::PHASES))?.request.query().map(str::to_owned))
     }
 
     fn query_param(&mut self, name: String) -> Host<Option<String>> {
         let exchange = trap(self.exchange("query-param", Moments::PHASES))?;
-        let Some(query) = &exchange.request.query else { return Ok(None) };
+        let Some(query) = exchange.request.query() else { return Ok(None) };
         let mut values = query::values(query, &name);
         // A parameter given twice is how two readers of one URL are made to disagree.
         Ok(match (values.next(), values.next()) {
@@ -126,7 +126,7 @@ impl wit::request::Host for State {
 
     fn query_params(&mut self, name: String) -> Host<Vec<String>> {
         let exchange = trap(self.exchange("query-params", Moments::PHASES))?;
-        let Some(query) = &exchange.request.query else { return Ok(Vec::new()) };
+        let Some(query) = exchange.request.query() else { return Ok(Vec::new()) };
         Ok(query::values(query, &name).map(std::borrow::Cow::into_owned).collect())
     }
 
@@ -182,9 +182,9 @@ impl wit::request::Host for State {
             .collect();
         let head = wit::request::RequestHead {
             method: request.method.as_str().to_owned(),
-            host: request.host.clone(),
-            path: request.path.clone(),
-            query: request.query.clone(),
+            host: request.host.as_str().to_owned(),
+            path: request.path().to_owned(),
+            query: request.query().map(str::to_owned),
             headers,
         };
         exchange.unreadable_header |= unreadable;
@@ -213,7 +213,7 @@ impl wit::client::Host for State {
 
     fn attribute(&mut self, name: String) -> Host<Option<String>> {
         let client = &trap(self.exchange("attribute", Moments::PHASES))?.client;
-        Ok(client.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone()))
+        Ok(client.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone().into_owned()))
     }
 }
 
@@ -448,7 +448,7 @@ impl wit::response::Host for State {
     }
 
     fn origin_path(&mut self) -> Host<Option<String>> {
-        Ok(trap(self.response("origin-path"))?.origin_path.clone())
+        Ok(trap(self.response("origin-path"))?.origin_path.as_deref().map(str::to_owned))
     }
 }
 

@@ -1,11 +1,16 @@
 //! The request in hand, as policies see and edit it. The proxy fills it, the phases edit it, the proxy reads the edits.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
+use crate::semantics::authority::{AuthorityText, Hostname};
+use crate::semantics::target::Target;
 
 /// Everything that a policy may read or edit about one request.
 #[derive(Clone, Debug)]
@@ -38,15 +43,13 @@ pub struct RequestView {
     /// `http` or `https`.
     pub scheme: &'static str,
     /// Lower case, without port.
-    pub host: String,
+    pub host: Hostname,
     /// As sent.
-    pub authority: String,
-    /// Decoded path.
-    pub path: String,
-    /// As it came in.
-    pub raw_target: String,
-    /// Query without the question mark.
-    pub query: Option<String>,
+    pub authority: AuthorityText,
+    /// The port in it.
+    pub port: Option<u16>,
+    /// Path and query.
+    pub target: Target,
     /// Fields as sent.
     pub headers: HeaderMap,
     /// Arrival.
@@ -59,7 +62,7 @@ pub struct ClientView {
     /// After trusted proxies are resolved.
     pub ip: IpAddr,
     /// `tls.version`, `conn.protocol` and others.
-    pub attributes: Vec<(&'static str, String)>,
+    pub attributes: SmallVec<[(&'static str, Cow<'static, str>); 1]>,
 }
 
 /// One edit of a header.
@@ -130,7 +133,19 @@ pub struct ResponseView {
     /// In the words of RFC 9211.
     pub cache_status: &'static str,
     /// The origin path that answered.
-    pub origin_path: Option<String>,
+    pub origin_path: Option<Arc<str>>,
+}
+
+impl RequestView {
+    /// The decoded path.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// The query as it came, without the question mark.
+    pub fn query(&self) -> Option<&str> {
+        self.target.query()
+    }
 }
 
 impl UpstreamEdits {

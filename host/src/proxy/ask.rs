@@ -8,7 +8,6 @@ use http::header::{
 };
 use http::{HeaderMap, Method};
 
-use super::decide;
 use super::steps::Carried;
 use crate::origin::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse, RequestBody};
 use crate::semantics::{forwarded, hop_by_hop, target};
@@ -47,7 +46,7 @@ impl Ask {
             None => (Arc::clone(&carried.site.host.origin), carried.site.host.settings.prefix.clone()),
         };
         // In the spelling of the key: neither case nor a last dot of a client's ends up in what others get.
-        let authority = match decide::port_of(&exchange.request.authority) {
+        let authority = match exchange.request.port {
             Some(port) => format!("{}:{port}", carried.hostname),
             None => carried.hostname.to_string(),
         };
@@ -84,11 +83,11 @@ impl Ask {
         upstream.apply(&mut headers);
         // What is not a read is sent once: a body cannot be sent again, and a 404 may come after an effect.
         let paths = if upstream.try_paths.is_empty() || !carried.is_read() {
-            vec![upstream.path.clone().unwrap_or_else(|| exchange.request.path.clone())]
+            vec![upstream.path.clone().unwrap_or_else(|| exchange.request.path().to_owned())]
         } else {
             upstream.try_paths.clone()
         };
-        let query = upstream.query.clone().unwrap_or_else(|| exchange.request.query.clone());
+        let query = upstream.query.clone().unwrap_or_else(|| exchange.request.query().map(str::to_owned));
         Self { origin, prefix, paths, query, headers, authority }
     }
 

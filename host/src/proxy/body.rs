@@ -3,7 +3,6 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +11,8 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
 use super::Proxy;
+use crate::local::Local;
+use crate::semantics::target::Target;
 use crate::telemetry::access_log::Record;
 
 /// Pieces of a body in order.
@@ -34,15 +35,31 @@ enum Kind {
 pub struct Logged {
     pub client: IpAddr,
     pub method: Method,
-    pub target: String,
+    pub target: AskedFor,
     pub version: Version,
     pub status: StatusCode,
     pub referer: Option<HeaderValue>,
     pub user_agent: Option<HeaderValue>,
 }
 
+/// A request target for the log.
+pub enum AskedFor {
+    Target(Target),
+    /// As it came, and could not be read.
+    Unread(String),
+}
+
+impl AskedFor {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Target(target) => target.raw(),
+            Self::Unread(text) => text,
+        }
+    }
+}
+
 struct PendingRecord {
-    proxy: Arc<Proxy>,
+    proxy: Local<Proxy>,
     logged: Logged,
 }
 
@@ -73,7 +90,7 @@ impl Body {
     }
 
     /// Writes this record when the body ends, however it ends.
-    pub fn logged(mut self, proxy: Arc<Proxy>, logged: Logged) -> Self {
+    pub fn logged(mut self, proxy: Local<Proxy>, logged: Logged) -> Self {
         self.pending = Some(PendingRecord { proxy, logged });
         self
     }
@@ -137,7 +154,7 @@ impl Drop for Body {
                 client: logged.client,
                 at: proxy.clock.now(),
                 method: &logged.method,
-                target: &logged.target,
+                target: logged.target.as_str(),
                 version: logged.version,
                 status: logged.status,
                 bytes: self.sent,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use smallvec::SmallVec;
 
 use super::deliver::Deliverable;
 use super::failure;
@@ -19,7 +20,7 @@ use crate::vhost::{Methods, PurgeAllow};
 /// Checks method and body, purges if that is asked for, and asks the policy.
 pub async fn decide(routed: Routed) -> Result<Decided, Early> {
     let Routed { mut carried, upload } = routed;
-    let site = std::sync::Arc::clone(&carried.site);
+    let site = carried.site.clone();
     let method = carried.exchange.request.method.clone();
     let purge = site.host.settings.purge.as_ref().filter(|purge| purge.method == method);
     if purge.is_none() && !method_allowed(&site, &method) {
@@ -112,7 +113,12 @@ pub fn origin_kind(carried: &Carried) -> OriginKind {
 pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
     let exchange = &carried.exchange;
     let (lookup, upstream, request) = (&exchange.lookup, &exchange.upstream, &exchange.request);
-    let mut parts: Vec<(&str, &str)> = Vec::with_capacity(4);
+    // What parts are made of outlives them.
+    let port = request.port.map(|port| port.to_string());
+    let filtered;
+    let named: SmallVec<[(String, &str); 4]> =
+        lookup.parts.iter().map(|(name, value)| (format!("+{name}"), value.as_str())).collect();
+    let mut parts: SmallVec<[(&str, &str); 6]> = SmallVec::new();
     let identity = match upstream.origin.as_ref().and_then(|name| carried.generation.origins.get(name)) {
         Some(service) => {
             parts.push((":other", "1"));
@@ -125,14 +131,14 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
     if http {
         parts.push((":s", request.scheme));
         // The origin is told the port (X-Forwarded-Host, and Host where it is the client's) and may write it into links.
-        if let Some(port) = port_of(&request.authority) {
+        if let Some(port) = &port {
             parts.push((":a", port));
         }
     }
-    let filtered;
     if lookup.key.is_none() {
-        let query = upstream.query.as_ref().unwrap_or(&request.query).as_deref();
+        let query = upstream.query.as_ref().map_or_else(|| request.query(), Option::as_deref);
         match (&lookup.query_only, query) {
+            (Some(names), Some(_)) if names.is_empty() => {}
             (Some(names), Some(query)) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 filtered = target::filter_query(query, &names);
@@ -152,21 +158,12 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
         parts.push((":p", path));
     }
     parts.extend(upstream.try_paths.iter().map(|path| (":t", path.as_str())));
-    let named: Vec<(String, &str)> =
-        lookup.parts.iter().map(|(name, value)| (format!("+{name}"), value.as_str())).collect();
     parts.extend(named.iter().map(|(name, value)| (name.as_str(), *value)));
     CacheKey::build(&KeyParts {
         host: &carried.hostname,
-        path: lookup.key.as_deref().unwrap_or(&request.path),
+        path: lookup.key.as_deref().unwrap_or_else(|| request.path()),
         parts: &parts,
     })
-}
-
-/// The port of an authority that was read already, as it was written.
-pub fn port_of(authority: &str) -> Option<&str> {
-    let (_, port) = authority.rsplit_once(':')?;
-    // Behind the last colon of an IPv6 address without port stands a bracket.
-    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
 }
 
 fn body_allowed(carried: &Carried, brought: Brought, purges: bool) -> Result<(), (StatusCode, &'static str)> {
@@ -220,8 +217,8 @@ fn allow_of(carried: &Carried) -> HeaderValue {
 }
 
 async fn purge_by_method(carried: Carried) -> Early {
-    let host = carried.exchange.request.host.clone();
-    let path = carried.exchange.request.path.clone();
+    let host = carried.hostname.as_str().to_owned();
+    let path = carried.exchange.request.path().to_owned();
     let scope = if path == "/" { PurgeScope::Host { host } } else { PurgeScope::Path { host, path } };
     match carried.proxy.cache.purge(scope).await {
         Ok(_) => {

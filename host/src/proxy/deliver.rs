@@ -12,12 +12,13 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use super::body::{Body, Logged, Pieces};
+use super::body::{AskedFor, Body, Logged, Pieces};
 use super::gap::{self, Refetch};
 use super::outcome::{Outcome, Word};
 use super::steps::{Carried, Hit};
 use super::{Proxy, failure, multipart};
 use crate::cache::entry::{Entry, EntryBody};
+use crate::local::Local;
 use crate::policy::exchange::ResponseView;
 use crate::policy::{Decision, Phase};
 use crate::semantics::byte_range::{self, ByteRange, ContentRange, Resolved};
@@ -50,7 +51,7 @@ pub struct Deliverable {
     pub source: Source,
     pub outcome: Outcome,
     /// The origin path that answered.
-    pub origin_path: Option<String>,
+    pub origin_path: Option<Arc<str>>,
     /// Conditions and ranges of the client are ours to answer; else the origin saw them.
     pub negotiate: bool,
 }
@@ -65,9 +66,15 @@ impl Deliverable {
     /// A kept response.
     pub fn entry(hit: Hit) -> Box<Self> {
         let Hit { carried, entry, outcome, .. } = hit;
-        let mut headers = entry.head.headers.clone();
-        // Content-Length, Accept-Ranges, Age, Cache-Status: room for them at once instead of growing twice.
-        headers.reserve(4);
+        let headers = match &entry.ready {
+            Some(ready) => ready.clone(),
+            None => {
+                let mut headers = entry.head.headers.clone();
+                // Content-Length, Accept-Ranges, Age, Cache-Status: room for them at once instead of growing twice.
+                headers.reserve(4);
+                headers
+            }
+        };
         Box::new(Self {
             status: entry.head.status,
             headers,
@@ -100,7 +107,11 @@ pub async fn deliver(mut answer: Deliverable) -> Response<Body> {
         answer.headers.insert(AGE, HeaderValue::from(age.as_secs()));
     }
     if let Some(value) = answer.outcome.cache_status() {
-        answer.headers.append(CACHE_STATUS, value);
+        match answer.headers.get_mut(CACHE_STATUS) {
+            // The place that a ready head has for it.
+            Some(place) if place.is_empty() => *place = value,
+            _ => _ = answer.headers.append(CACHE_STATUS, value),
+        }
     }
     if answer.carried.policies.exports(Phase::OnDeliver) {
         answer = Box::pin(last_word(answer)).await;
@@ -309,7 +320,7 @@ fn finish(answer: Deliverable, status: StatusCode, body: Body) -> Response<Body>
     let logged = Logged {
         client: exchange.client.ip,
         method: request.method,
-        target: request.raw_target,
+        target: AskedFor::Target(request.target),
         version,
         status,
         referer: request.headers.get(REFERER).cloned(),
@@ -323,7 +334,7 @@ fn finish(answer: Deliverable, status: StatusCode, body: Body) -> Response<Body>
 }
 
 /// An answer to a request that belongs to no site.
-pub fn plain(proxy: Arc<Proxy>, why: &str, logged: Logged) -> Response<Body> {
+pub fn plain(proxy: Local<Proxy>, why: &str, logged: Logged) -> Response<Body> {
     let status = logged.status;
     let (mut headers, page) = failure::page(status, why);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(page.len() as u64));

@@ -1,8 +1,6 @@
 //! What the program would do with a URL: host, policy decision, key, entry and freshness. Nothing is fetched and nothing is
 //! kept; a policy's `rate` counts as it does for a request.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use serde_json::{Value, json};
 
@@ -12,6 +10,7 @@ use super::steps::{Client, carry, directives, method_allowed, seconds};
 use super::{Proxy, outcome::Forward};
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::{Asked, Tier};
+use crate::local::Local;
 use crate::policy::Phase;
 use crate::semantics::authority::Authority;
 use crate::semantics::target::Target;
@@ -29,7 +28,7 @@ pub struct Question {
 }
 
 /// Tells; the error says what of the question cannot be read.
-pub async fn explain(proxy: Arc<Proxy>, question: Question) -> Result<Value, String> {
+pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, String> {
     let url = if question.url.contains("://") { question.url.clone() } else { format!("http://{}", question.url) };
     let uri: Uri = url.parse().map_err(|error| format!("the URL {url:?} cannot be read: {error}"))?;
     let scheme = if uri.scheme_str() == Some("https") { "https" } else { "http" };
@@ -47,15 +46,15 @@ pub async fn explain(proxy: Arc<Proxy>, question: Question) -> Result<Value, Str
         let value = HeaderValue::from_str(value).map_err(|_| format!("{name} has a value that cannot be sent"))?;
         headers.append(name, value);
     }
-    let generation = proxy.generation();
-    let Some(site) = generation.route(&authority.host).cloned() else {
+    let generation = proxy.generation_here();
+    let Some(site) = generation.route(&authority.host).map(Local::of) else {
         return Ok(json!({ "url": url, "answer": 421, "because": "no such host here" }));
     };
     let mut told = json!({
         "url": url,
         "host": site.host.settings.name,
         "origin": site.host.settings.origin,
-        "path": target.path,
+        "path": target.path(),
     });
     if !method_allowed(&site, &method) {
         told["answer"] = json!(405);
@@ -66,13 +65,14 @@ pub async fn explain(proxy: Arc<Proxy>, question: Question) -> Result<Value, Str
         method,
         version: Version::HTTP_11,
         hostname: authority.host,
-        authority: text.to_owned(),
+        authority: text.into(),
+        port: authority.port,
         target,
         headers,
         body: Brought::Nothing,
     };
     let client = Client { peer: question.client, address: question.client, scheme, peer_trusted: false };
-    let mut carried = carry(Arc::clone(&proxy), generation, site, head, client);
+    let mut carried = carry(proxy.clone(), generation, site, head, client);
     if carried.policies.exports(Phase::OnRequest) {
         let (exchange, decision) = carried.policies.run(Phase::OnRequest, carried.exchange).await;
         carried.exchange = exchange;
@@ -101,7 +101,7 @@ pub async fn explain(proxy: Arc<Proxy>, question: Question) -> Result<Value, Str
     };
     told["key"] = json!(key.display());
     let request = &carried.exchange.request;
-    let asked = Asked { key: &key, headers: &request.headers, request_path: &request.path };
+    let asked = Asked { key: &key, headers: &request.headers, request_path: request.path() };
     let found = match proxy.cache.lookup_memory(&asked) {
         Some(found) => Some(found),
         None => proxy.cache.lookup_disk(&asked).await,
@@ -128,7 +128,7 @@ pub async fn explain(proxy: Arc<Proxy>, question: Question) -> Result<Value, Str
         "lifetime_s": stored.retention.lifetime.as_secs(),
         "tags": stored.tags,
         "varies_by": stored.vary.0.iter().map(HeaderName::as_str).collect::<Vec<_>>(),
-        "origin_path": stored.origin_path,
+        "origin_path": stored.origin_path.as_deref(),
         "etag": stored.headers.get(http::header::ETAG).and_then(|value| value.to_str().ok()),
         "purge_sequence": stored.sequence.0,
         "freshness": match fresh {

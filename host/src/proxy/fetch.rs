@@ -20,7 +20,7 @@ use super::pump;
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Hit, StaleEntry, Upload, Wanting, seconds};
 use crate::cache::Asked;
-use crate::cache::entry::{Entry, EntryHead, SLICE_BYTES};
+use crate::cache::entry::{AsSent, Entry, EntryHead, SLICE_BYTES};
 use crate::cache::fill::{Followed, Join, Lead};
 use crate::cache::freshness::{Retention, Timing};
 use crate::cache::key::CacheKey;
@@ -46,7 +46,7 @@ pub async fn fetch(wanting: Wanting) -> Early {
     for _ in 0..MAX_JOINS {
         let joined = {
             let request = &carried.exchange.request;
-            let asked = Asked { key: &key, headers: &request.headers, request_path: &request.path };
+            let asked = Asked { key: &key, headers: &request.headers, request_path: request.path() };
             carried.proxy.cache.join_since(&asked, stale.as_ref().map(|stale| &stale.entry))
         };
         match joined {
@@ -71,7 +71,7 @@ pub async fn fetch(wanting: Wanting) -> Early {
 /// Asks again for an entry that may be served meanwhile: one refresh per key.
 pub fn refresh(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) {
     let request = &carried.exchange.request;
-    let asked = Asked { key, headers: &request.headers, request_path: &request.path };
+    let asked = Asked { key, headers: &request.headers, request_path: request.path() };
     if let Join::Lead(lead) = carried.proxy.cache.join_since(&asked, Some(entry)) {
         let stale = Some(StaleEntry { entry: Arc::clone(entry), if_error: true });
         let mut forked = carried.fork();
@@ -126,17 +126,16 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
     if !method.is_safe() && answer.response.status.as_u16() < 400 {
         // RFC 9111 section 4.4: what was kept of the target is no longer true.
         let request = &carried.exchange.request;
-        let scope = PurgeScope::Path { host: request.host.clone(), path: request.path.clone() };
+        let scope = PurgeScope::Path { host: carried.hostname.as_str().to_owned(), path: request.path().to_owned() };
         if let Err(error) = carried.proxy.cache.invalidate(scope).await {
             tracing::error!(%error, "invalidation after an unsafe method failed");
         }
     }
     let Answer { response, path } = answer;
-    let (carried, response) = match judge(carried, response, &path, outcome.word()).await {
-        Ok(judged) => judged,
-        Err(early) => return early,
-    };
-    passed_on(carried, response, path, outcome, false)
+    match judge(carried, response, &path, outcome.word()).await {
+        Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, false),
+        Err(early) => early,
+    }
 }
 
 /// HEAD for which nothing is kept: asked as HEAD, kept nowhere.
@@ -150,7 +149,7 @@ async fn head_only(mut carried: Carried) -> Early {
     let outcome = Outcome::forwarded(Forward::UriMiss);
     match Ask::of(&carried, true).send(&Method::HEAD, None, |_| None).await {
         Ok(Answer { response, path }) => match judge(carried, response, &path, Word::Miss).await {
-            Ok((carried, response)) => {
+            Ok(Judged { carried, response, .. }) => {
                 let outcome = Outcome { forward_status: Some(response.status), ..outcome };
                 passed_on(carried, response, path, outcome, true)
             }
@@ -160,34 +159,40 @@ async fn head_only(mut carried: Carried) -> Early {
     }
 }
 
+/// A response after on-origin-response.
+struct Judged {
+    carried: Carried,
+    response: OriginResponse,
+    /// What there was before, if the policy edited it.
+    as_sent: Option<Box<AsSent>>,
+}
+
 /// Runs on-origin-response on a final response.
-async fn judge(
-    mut carried: Carried,
-    mut response: OriginResponse,
-    path: &str,
-    word: Word,
-) -> Result<(Carried, OriginResponse), Early> {
+async fn judge(mut carried: Carried, mut response: OriginResponse, path: &str, word: Word) -> Result<Judged, Early> {
     if !carried.policies.exports(Phase::OnOriginResponse) {
-        return Ok((carried, response));
+        return Ok(Judged { carried, response, as_sent: None });
     }
+    let sent = AsSent { status: response.status, headers: response.headers.clone() };
     carried.exchange.response = Some(ResponseView {
         status: response.status,
         headers: std::mem::take(&mut response.headers),
         cache_status: word.as_str(),
-        origin_path: Some(path.to_owned()),
+        origin_path: Some(path.into()),
     });
     carried = decide::run(carried, Phase::OnOriginResponse).await?;
     if let Some(view) = carried.exchange.response.take() {
         response.status = view.status;
         response.headers = view.headers;
     }
-    Ok((carried, response))
+    let edited = sent.status != response.status || sent.headers != response.headers;
+    let as_sent = edited.then(|| Box::new(AsSent { status: sent.status, headers: to_keep(&sent.headers) }));
+    Ok(Judged { carried, response, as_sent })
 }
 
 fn passed_on(carried: Carried, response: OriginResponse, path: String, outcome: Outcome, negotiate: bool) -> Early {
     let OriginResponse { status, headers, length, body } = response;
     let source = Source::Stream { pieces: pieces(body), length };
-    Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path), negotiate })
+    Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path.into()), negotiate })
 }
 
 fn pieces(body: BodyStream) -> super::body::Pieces {
@@ -270,7 +275,7 @@ impl Origin {
             plan = probe(&ask, specs).await;
         }
         let mut conditions = self.stale.as_ref().and_then(|stale| {
-            let fields = validation::conditions(&stale.entry.head.headers)?;
+            let fields = validation::conditions(stale.entry.head.as_sent().1)?;
             Some((fields, stale.entry.head.origin_path.clone()))
         });
         loop {
@@ -280,7 +285,7 @@ impl Origin {
                 .send(&Method::GET, None, |path| {
                     let mut fields = HeaderMap::new();
                     if let Some((conditions, of)) = &conditions
-                        && of.as_deref().is_none_or(|of| of == path)
+                        && of.as_deref().is_none_or(|of| *of == *path)
                     {
                         fields.extend(conditions.clone());
                     }
@@ -300,8 +305,8 @@ impl Origin {
             let come = Come { response, path, request_at, response_at, sequence };
             match come.response.status {
                 StatusCode::NOT_MODIFIED if conditions.is_some() => {
-                    let stored = self.stale.as_ref().map(|stale| stale.entry.head.headers.clone());
-                    if stored.is_some_and(|stored| validation::selects(&stored, &come.response.headers)) {
+                    let stored = self.stale.as_ref().map(|stale| stale.entry.head.as_sent().1);
+                    if stored.is_some_and(|stored| validation::selects(stored, &come.response.headers)) {
                         return self.not_modified(come).await;
                     }
                     // It speaks of another response than ours: ask for the thing itself.
@@ -372,7 +377,7 @@ impl Origin {
             Ok(Answer { response, path }) => {
                 let outcome = Outcome { forward_status: Some(response.status), ..Outcome::forwarded(why) };
                 match judge(carried, response, &path, outcome.word()).await {
-                    Ok((carried, response)) => passed_on(carried, response, path, outcome, false),
+                    Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, false),
                     Err(early) => early,
                 }
             }
@@ -387,13 +392,15 @@ impl Origin {
             release(lead, None);
             return failed(carried, Outcome::forwarded(Forward::Stale), &unexpected_304());
         };
+        let (status, headers) = entry.head.as_sent();
         let merged = OriginResponse {
-            status: entry.head.status,
-            headers: validation::freshened(&entry.head.headers, &come.response.headers),
+            status,
+            headers: validation::freshened(headers, &come.response.headers),
             length: None,
             body: come.response.body,
         };
-        let (carried, merged) = match judge(carried, merged, &come.path, Word::Revalidated).await {
+        let judged = judge(carried, merged, &come.path, Word::Revalidated).await;
+        let Judged { carried, response: merged, as_sent } = match judged {
             Ok(judged) => judged,
             Err(early) => {
                 release(lead, None);
@@ -409,6 +416,7 @@ impl Origin {
                 let mut head = entry.head.clone();
                 head.status = merged.status;
                 head.headers = to_keep(&merged.headers);
+                head.as_sent = as_sent;
                 head.timing = timing;
                 head.retention = retention;
                 head.sequence = come.sequence;
@@ -434,6 +442,7 @@ impl Origin {
                     variant: entry.variant.clone(),
                     head,
                     body: entry.body.clone(),
+                    ready: None,
                 })
             }
         };
@@ -454,7 +463,7 @@ impl Origin {
         };
         let Come { response, path, request_at, response_at, sequence } = come;
         let forward_status = response.status;
-        let (carried, response) = match judge(carried, response, &path, Word::Miss).await {
+        let Judged { carried, response, as_sent } = match judge(carried, response, &path, Word::Miss).await {
             Ok(judged) => judged,
             Err(early) => {
                 release(lead, None);
@@ -494,18 +503,19 @@ impl Origin {
             vary: vary_of(&response.headers),
             tags: tags(&carried, &response.headers),
             sequence,
-            request_path: carried.exchange.request.path.clone(),
-            origin_path: Some(path),
+            request_path: carried.exchange.request.path().to_owned(),
+            origin_path: Some(path.as_str().into()),
             size,
             sliceable: response.status == StatusCode::OK
                 && ranged
                 && size.is_some()
-                && EntityTag::of(&response.headers).is_some_and(|tag| !tag.weak),
+                && EntityTag::of(as_sent.as_ref().map_or(&response.headers, |sent| &sent.headers))
+                    .is_some_and(|tag| !tag.weak),
+            as_sent,
         };
-        let origin_path = head.origin_path.clone().unwrap_or_default();
         let Some((entry, writer)) = keep(&carried, &key, lead, head, None) else {
             outcome.detail = Some("purged");
-            return passed_on(carried, response, origin_path, outcome, true);
+            return passed_on(carried, response, path, outcome, true);
         };
         outcome.stored = true;
         if let Some(writer) = writer {
@@ -525,7 +535,7 @@ impl Origin {
         headers.remove(CONTENT_RANGE);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(part.size));
         let whole = OriginResponse { status: StatusCode::OK, headers, length: response.length, body: response.body };
-        let (carried, whole) = match judge(carried, whole, &path, Word::Miss).await {
+        let Judged { carried, response: whole, as_sent } = match judge(carried, whole, &path, Word::Miss).await {
             Ok(judged) => judged,
             Err(early) => {
                 release(lead, None);
@@ -557,10 +567,11 @@ impl Origin {
             vary: vary_of(&whole.headers),
             tags: tags(&carried, &whole.headers),
             sequence,
-            request_path: carried.exchange.request.path.clone(),
-            origin_path: Some(path),
+            request_path: carried.exchange.request.path().to_owned(),
+            origin_path: Some(path.into()),
             size: Some(part.size),
             sliceable: true,
+            as_sent,
         };
         let ask = Ask::of(&carried, true);
         let Some((entry, writer)) = keep(&carried, &key, lead, head, Some(part.slices.clone())) else {

@@ -65,7 +65,7 @@ impl Refetch {
             writer.fail("the policy refused to fetch more".to_owned());
             return Gap::Failed("the policy refused to fetch more".to_owned());
         }
-        let stored = entry.head.headers.get(ETAG);
+        let stored = entry.head.as_sent().1.get(ETAG);
         let (Some(etag), Some(size)) = (stored.filter(|_| entry.head.sliceable), body.size()) else {
             writer.fail("the body cannot be completed".to_owned());
             return Gap::Failed("the body cannot be completed".to_owned());

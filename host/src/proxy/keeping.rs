@@ -33,7 +33,7 @@ pub fn keep(
     slices: Option<Range<u64>>,
 ) -> Option<(Arc<Entry>, Option<Writer>)> {
     let request = &carried.exchange.request;
-    let asked = Asked { key, headers: &request.headers, request_path: &request.path };
+    let asked = Asked { key, headers: &request.headers, request_path: request.path() };
     let empty = head.size == Some(0);
     let cache = &carried.proxy.cache;
     let (entry, writer) = match (lead, slices) {

@@ -38,6 +38,7 @@ pub use site::{Generation, Service, Site};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::local::{self, Local};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -77,6 +78,7 @@ impl Proxy {
     /// Puts another configuration in force; requests in flight finish on the old one.
     pub fn replace(&self, generation: Generation) {
         self.generation.store(Arc::new(generation));
+        local::forget();
     }
 
     /// The configuration in force.
@@ -84,8 +86,13 @@ impl Proxy {
         self.generation.load_full()
     }
 
+    /// The same as this thread's own handle.
+    fn generation_here(&self) -> Local<Generation> {
+        Local::of(&self.generation.load())
+    }
+
     /// Answers one request.
-    pub async fn serve(self: Arc<Self>, peer: Peer, request: Request<Option<Upload>>) -> Response<Body> {
-        steps::serve(self, peer, request).await
+    pub async fn serve(own: Local<Self>, peer: Peer, request: Request<Option<Upload>>) -> Response<Body> {
+        steps::serve(own, peer, request).await
     }
 }

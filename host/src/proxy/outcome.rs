@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use http::{HeaderValue, StatusCode};
+use smallvec::SmallVec;
 
 /// One word for what became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,34 +117,50 @@ impl Outcome {
 
     /// The field value, none for answers that the cache had no part in.
     pub fn cache_status(&self) -> Option<HeaderValue> {
-        let mut text = String::with_capacity(64);
-        text.push_str("proxyhost");
+        let mut text = Text(SmallVec::from_slice(b"proxyhost"));
         match (self.forward, self.word()) {
-            (None, Word::Hit | Word::Stale | Word::Revalidated) => text.push_str("; hit"),
+            (None, Word::Hit | Word::Stale | Word::Revalidated) => text.add("; hit"),
             (None, _) => return None,
             (Some(why), _) => {
-                text.push_str("; fwd=");
-                text.push_str(why.as_str());
+                text.add("; fwd=");
+                text.add(why.as_str());
             }
         }
         if let Some(status) = self.forward_status {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "; fwd-status={}", status.as_u16());
+            text.add("; fwd-status=");
+            text.add(status.as_str());
         }
         if let Some(ttl) = self.ttl_s {
+            // Writing to it cannot fail.
             let _ = write!(text, "; ttl={ttl}");
         }
         if self.stored {
-            text.push_str("; stored");
+            text.add("; stored");
         }
         if self.collapsed {
-            text.push_str("; collapsed");
+            text.add("; collapsed");
         }
         if let Some(detail) = self.detail {
-            text.push_str("; detail=");
-            text.push_str(detail);
+            text.add("; detail=");
+            text.add(detail);
         }
-        HeaderValue::from_str(&text).ok()
+        HeaderValue::from_bytes(&text.0).ok()
+    }
+}
+
+/// Text on the stack: a header value copies it into an allocation of its own.
+struct Text(SmallVec<[u8; 96]>);
+
+impl Text {
+    fn add(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+}
+
+impl std::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.add(text);
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::Peer;
-use crate::semantics::authority::{Authority, Hostname};
+use crate::semantics::authority::{Authority, AuthorityText, Hostname};
 use crate::semantics::forwarded;
 use crate::semantics::target::Target;
 
@@ -44,7 +44,9 @@ pub struct Head {
     /// Host, without port.
     pub hostname: Hostname,
     /// Authority as sent.
-    pub authority: String,
+    pub authority: AuthorityText,
+    /// The port in it.
+    pub port: Option<u16>,
     /// Path and query.
     pub target: Target,
     /// Fields.
@@ -86,12 +88,13 @@ pub type Refusal = Box<(Refused, http::request::Parts)>;
 pub fn read(request: Request<Option<Upload>>) -> Result<(Head, Option<Upload>), Refusal> {
     let (parts, body) = request.into_parts();
     match check(&parts, body.is_some()) {
-        Ok((hostname, authority, target, brought)) => {
+        Ok((Authority { host: hostname, port }, authority, target, brought)) => {
             let head = Head {
                 method: parts.method,
                 version: parts.version,
                 hostname,
                 authority,
+                port,
                 target,
                 headers: parts.headers,
                 body: brought,
@@ -102,40 +105,47 @@ pub fn read(request: Request<Option<Upload>>) -> Result<(Head, Option<Upload>), 
     }
 }
 
-type Checked = (Hostname, String, Target, Brought);
+type Checked = (Authority, AuthorityText, Target, Brought);
 
 fn check(parts: &http::request::Parts, body: bool) -> Result<Checked, Refused> {
     if parts.method == Method::CONNECT {
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy"));
     }
     let text = authority_of(parts.version, &parts.uri, &parts.headers)?;
-    let authority = Authority::parse(text).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let raw = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let target = Target::parse(raw).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    if target.path == "*" && parts.method != Method::OPTIONS {
+    let authority =
+        Authority::parse(text.as_str()).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let target = match parts.uri.path_and_query() {
+        Some(target) => Target::of(target),
+        None => Target::parse("/"),
+    };
+    let target = target.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    if target.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Refused::new(StatusCode::BAD_REQUEST, "the target * is only for OPTIONS"));
     }
     let brought = body_of(&parts.headers, body)?;
-    Ok((authority.host, text.to_owned(), target, brought))
+    Ok((authority, text, target, brought))
 }
 
 /// The one authority of a request. The target's wins over Host in HTTP/1.1 (RFC 9112 section 3.2.2), and in HTTP/2 both must
 /// agree (RFC 9113 section 8.3.1); two Host fields, or none in HTTP/1.1, are an error (RFC 9112 section 3.2).
-fn authority_of<'a>(version: Version, uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Refused> {
+fn authority_of(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<AuthorityText, Refused> {
     let bad = |why: &str| Refused::new(StatusCode::BAD_REQUEST, why);
     let mut lines = headers.get_all(HOST).iter();
     let first = lines.next();
     if lines.next().is_some() {
         return Err(bad("the request has several Host fields"));
     }
-    let host = first.map(|value| value.to_str().map_err(|_| bad("the Host field is not readable"))).transpose()?;
-    let target = uri.authority().map(http::uri::Authority::as_str);
+    let unreadable = || bad("the Host field is not readable");
+    let host = first.map(|value| AuthorityText::of_field(value).ok_or_else(unreadable)).transpose()?;
+    let target = uri.authority();
     match (target, host) {
-        (Some(target), Some(host)) if version == Version::HTTP_2 && !target.eq_ignore_ascii_case(host) => {
+        (Some(target), Some(host))
+            if version == Version::HTTP_2 && !target.as_str().eq_ignore_ascii_case(host.as_str()) =>
+        {
             Err(bad(":authority and Host differ"))
         }
         (Some(_), None) if version == Version::HTTP_11 => Err(bad("the request has no Host field")),
-        (Some(target), _) => Ok(target),
+        (Some(target), _) => Ok(AuthorityText::of_target(target)),
         (None, Some(host)) => Ok(host),
         (None, None) => Err(bad("the request has no Host field")),
     }

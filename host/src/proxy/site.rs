@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use prometheus_client::metrics::counter::Counter;
 
 use super::outcome::Word;
 use crate::origin::Origin;
 use crate::semantics::authority::Hostname;
-use crate::telemetry::metrics::{HostLabels, Metrics};
+use crate::telemetry::metrics::{BusyCounter, HostLabels, Metrics};
 use crate::vhost::{Table, VirtualHost};
 
 /// An origin in service.
@@ -28,7 +27,7 @@ pub struct Site {
     pub host: Arc<VirtualHost>,
     /// Identity of its origin and prefix.
     pub identity: Arc<str>,
-    counters: [Counter; Word::ALL.len()],
+    counters: [BusyCounter; Word::ALL.len()],
 }
 
 impl Site {

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, Version};
+use smallvec::smallvec;
 
-use super::body::Logged;
+use super::body::{AskedFor, Logged};
 use super::decide;
 use super::deliver::{self, Deliverable};
 use super::fetch;
@@ -19,6 +20,7 @@ use crate::cache::control::RequestDirectives;
 use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::key::CacheKey;
+use crate::local::Local;
 use crate::policy::exchange::{ClientView, LookupEdits, RequestView, StoreEdits, UpstreamEdits};
 use crate::policy::{ChainLease, Exchange};
 use crate::semantics::authority::Hostname;
@@ -27,9 +29,9 @@ use crate::vhost::Methods;
 
 /// What is carried along from routing to the end.
 pub struct Carried {
-    pub proxy: Arc<Proxy>,
-    pub generation: Arc<Generation>,
-    pub site: Arc<Site>,
+    pub proxy: Local<Proxy>,
+    pub generation: Local<Generation>,
+    pub site: Local<Site>,
     pub policies: ChainLease,
     pub exchange: Box<Exchange>,
     pub hostname: Hostname,
@@ -54,9 +56,9 @@ impl Carried {
     /// A copy for work in the background, which outlives the request.
     pub fn fork(&self) -> Self {
         Self {
-            proxy: Arc::clone(&self.proxy),
-            generation: Arc::clone(&self.generation),
-            site: Arc::clone(&self.site),
+            proxy: self.proxy.clone(),
+            generation: self.generation.clone(),
+            site: self.site.clone(),
             policies: self.policies.clone(),
             exchange: self.exchange.clone(),
             hostname: self.hostname.clone(),
@@ -85,8 +87,8 @@ pub struct Received {
     client: IpAddr,
     scheme: &'static str,
     peer_trusted: bool,
-    proxy: Arc<Proxy>,
-    generation: Arc<Generation>,
+    proxy: Local<Proxy>,
+    generation: Local<Generation>,
 }
 
 /// The site is known.
@@ -146,7 +148,7 @@ pub struct StaleEntry {
 }
 
 /// Runs the steps.
-pub async fn serve(proxy: Arc<Proxy>, peer: Peer, request: Request<Option<request::Upload>>) -> Response<Body> {
+pub async fn serve(proxy: Local<Proxy>, peer: Peer, request: Request<Option<request::Upload>>) -> Response<Body> {
     let received = match Received::read(proxy, peer, request) {
         Ok(received) => received,
         Err(response) => return *response,
@@ -181,11 +183,11 @@ async fn run(routed: Routed) -> Result<Early, Early> {
 impl Received {
     /// Reads and checks what came in.
     fn read(
-        proxy: Arc<Proxy>,
+        proxy: Local<Proxy>,
         peer: Peer,
         request: Request<Option<request::Upload>>,
     ) -> Result<Self, Box<Response<Body>>> {
-        let generation = proxy.generation();
+        let generation = proxy.generation_here();
         match request::read(request) {
             Ok((head, upload)) => {
                 let (client, scheme, peer_trusted) =
@@ -195,11 +197,12 @@ impl Received {
             Err(refusal) => {
                 let (refused, parts) = *refusal;
                 let (client, ..) = request::client_of(peer, &parts.headers, &generation.trusted_proxies);
+                // What is refused is logged as it came, whatever is wrong with it.
                 let target = parts.uri.path_and_query().map_or("-", http::uri::PathAndQuery::as_str);
                 let logged = Logged {
                     client,
                     method: parts.method,
-                    target: target.to_owned(),
+                    target: AskedFor::Unread(target.to_owned()),
                     version: parts.version,
                     status: refused.status,
                     referer: parts.headers.get(http::header::REFERER).cloned(),
@@ -214,11 +217,11 @@ impl Received {
     fn route(self) -> Result<Routed, Box<Response<Body>>> {
         let Self { head, upload, peer, client, scheme, peer_trusted, proxy, generation } = self;
         let brought = head.body;
-        let Some(site) = generation.route(&head.hostname).cloned() else {
+        let Some(site) = generation.route(&head.hostname).map(Local::of) else {
             let logged = Logged {
                 client,
                 method: head.method,
-                target: head.target.raw,
+                target: AskedFor::Target(head.target),
                 version: head.version,
                 status: StatusCode::MISDIRECTED_REQUEST,
                 referer: head.headers.get(http::header::REFERER).cloned(),
@@ -244,9 +247,9 @@ pub struct Client {
 
 /// Puts together what is carried along for a request to a site.
 pub fn carry(
-    proxy: Arc<Proxy>,
-    generation: Arc<Generation>,
-    site: Arc<Site>,
+    proxy: Local<Proxy>,
+    generation: Local<Generation>,
+    site: Local<Site>,
     head: request::Head,
     client: Client,
 ) -> Carried {
@@ -263,15 +266,14 @@ pub fn carry(
         request: RequestView {
             method: head.method,
             scheme: client.scheme,
-            host: head.hostname.as_str().to_owned(),
+            host: head.hostname.clone(),
             authority: head.authority,
-            path: head.target.path,
-            raw_target: head.target.raw,
-            query: head.target.query,
+            port: head.port,
+            target: head.target,
             headers,
             received_at: proxy.clock.now(),
         },
-        client: ClientView { ip: client.address, attributes: vec![("conn.protocol", protocol.to_owned())] },
+        client: ClientView { ip: client.address, attributes: smallvec![("conn.protocol", protocol.into())] },
         upstream: UpstreamEdits::default(),
         lookup: LookupEdits::default(),
         store: StoreEdits::default(),
@@ -309,7 +311,7 @@ impl Keyed {
         let Self { carried, key } = self;
         let cache = &carried.proxy.cache;
         let request = &carried.exchange.request;
-        let asked = Asked { key: &key, headers: &request.headers, request_path: &request.path };
+        let asked = Asked { key: &key, headers: &request.headers, request_path: request.path() };
         let found = match cache.lookup_memory(&asked) {
             Some(found) => Some(found),
             // Boxed, so that the hits from memory do not carry its room along.

@@ -96,8 +96,8 @@ fn decoded(name: &str, text: &str, rest: &str) -> Result<String, String> {
         return refuse(&format!("\"{name}\" has no query: a path is purged with all its queries"));
     }
     let target = Target::parse(&format!("{text}{rest}")).map_err(|error| format!("\"{name}\": {error}"))?;
-    let path = target.path;
-    Ok(path.strip_suffix(rest).map(str::to_owned).unwrap_or(path))
+    let path = target.path();
+    Ok(path.strip_suffix(rest).unwrap_or(path).to_owned())
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 /// The longest host name (RFC 1035 section 2.3.4, without the length bytes and the root).
 pub const MAX_HOSTNAME_BYTES: usize = 253;
 
@@ -115,6 +117,45 @@ impl Authority {
             Some(digits) => Some(parse_port(digits).ok_or_else(|| wrong(text, "a port that is none"))?),
         };
         Ok(Self { host: Hostname::parse(host)?, port })
+    }
+}
+
+/// An authority as it was sent, read and found good. A copy shares the text.
+#[derive(Clone, Debug)]
+pub struct AuthorityText(Sent);
+
+#[derive(Clone, Debug)]
+enum Sent {
+    Target(http::uri::Authority),
+    Field(HeaderValue),
+    Own(Arc<str>),
+}
+
+impl AuthorityText {
+    /// Of an absolute target or `:authority`.
+    pub fn of_target(target: &http::uri::Authority) -> Self {
+        Self(Sent::Target(target.clone()))
+    }
+
+    /// Of a Host field; none if it is not visible ASCII.
+    pub fn of_field(field: &HeaderValue) -> Option<Self> {
+        field.to_str().is_ok().then(|| Self(Sent::Field(field.clone())))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Sent::Target(target) => target.as_str(),
+            // Visible ASCII, as `of_field` has seen.
+            Sent::Field(field) => std::str::from_utf8(field.as_bytes()).unwrap_or_default(),
+            Sent::Own(text) => text,
+        }
+    }
+}
+
+impl From<&str> for AuthorityText {
+    fn from(text: &str) -> Self {
+        Self(Sent::Own(Arc::from(text)))
     }
 }
 

@@ -9,18 +9,26 @@
 //! The query is never decoded as a whole: it stays the text that came in.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// The target of a request, decoded once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The target of a request, decoded once. A copy shares the text.
+#[derive(Clone, Debug)]
 pub struct Target {
-    /// The decoded path; begins with a slash, or is `*`.
-    pub path: String,
-    /// The query as it came, without the question mark.
-    pub query: Option<String>,
-    /// Path and query as they came in, without scheme and authority.
-    pub raw: String,
+    raw: Raw,
+    /// Where the path ends in `raw`.
+    path_end: usize,
+    /// The path, where it is not as it stands in `raw`.
+    decoded: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug)]
+enum Raw {
+    /// As the connection's buffer has it.
+    Shared(PathAndQuery),
+    Own(Arc<str>),
 }
 
 /// Why a target is refused with 400.
@@ -50,15 +58,46 @@ impl Target {
     /// Reads path and query (of origin or absolute form), or the `*` of OPTIONS.
     pub fn parse(path_and_query: &str) -> Result<Self, TargetError> {
         let raw = origin_form(path_and_query)?;
-        if raw == "*" {
-            return Ok(Self { path: "*".to_owned(), query: None, raw: "*".to_owned() });
+        let (path_end, decoded) = Self::read(&raw)?;
+        Ok(Self { raw: Raw::Own(Arc::from(raw.as_ref())), path_end, decoded })
+    }
+
+    /// The same of what hyper has cut out of the request; nothing is copied that need not be decoded.
+    pub fn of(path_and_query: &PathAndQuery) -> Result<Self, TargetError> {
+        match origin_form(path_and_query.as_str())? {
+            Cow::Borrowed(raw) if raw.len() == path_and_query.as_str().len() => {
+                let (path_end, decoded) = Self::read(raw)?;
+                Ok(Self { raw: Raw::Shared(path_and_query.clone()), path_end, decoded })
+            }
+            raw => Self::parse(&raw),
         }
-        let (path, query) = match raw.split_once('?') {
-            Some((path, query)) => (path, Some(query.to_owned())),
-            None => (raw.as_ref(), None),
-        };
-        let path = decode_path(path)?;
-        Ok(Self { path, query, raw: raw.into_owned() })
+    }
+
+    fn read(raw: &str) -> Result<(usize, Option<Arc<str>>), TargetError> {
+        if raw == "*" {
+            return Ok((1, None));
+        }
+        let path_end = memchr::memchr(b'?', raw.as_bytes()).unwrap_or(raw.len());
+        let path = decode_path(&raw[..path_end])?;
+        Ok((path_end, if let Cow::Owned(path) = path { Some(path.into()) } else { None }))
+    }
+
+    /// The decoded path; begins with a slash, or is `*`.
+    pub fn path(&self) -> &str {
+        self.decoded.as_deref().unwrap_or_else(|| &self.raw()[..self.path_end])
+    }
+
+    /// The query as it came, without the question mark.
+    pub fn query(&self) -> Option<&str> {
+        self.raw().get(self.path_end + 1..)
+    }
+
+    /// Path and query as they came in, without scheme and authority.
+    pub fn raw(&self) -> &str {
+        match &self.raw {
+            Raw::Shared(text) => text.as_str(),
+            Raw::Own(text) => text,
+        }
     }
 }
 
@@ -80,8 +119,9 @@ fn origin_form(target: &str) -> Result<Cow<'_, str>, TargetError> {
     Ok(if tail.starts_with('/') { Cow::Borrowed(tail) } else { Cow::Owned(format!("/{tail}")) })
 }
 
-fn decode_path(raw: &str) -> Result<String, TargetError> {
-    let path = if memchr::memchr(b'%', raw.as_bytes()).is_none() { raw.to_owned() } else { percent_decode(raw)? };
+fn decode_path(raw: &str) -> Result<Cow<'_, str>, TargetError> {
+    let plain = memchr::memchr(b'%', raw.as_bytes()).is_none();
+    let path = if plain { Cow::Borrowed(raw) } else { Cow::Owned(percent_decode(raw)?) };
     check_path(&path)?;
     Ok(path)
 }
@@ -206,7 +246,7 @@ mod tests {
     use super::*;
 
     fn path(target: &str) -> Result<String, TargetError> {
-        Target::parse(target).map(|target| target.path)
+        Target::parse(target).map(|target| target.path().to_owned())
     }
 
     #[test]
@@ -276,14 +316,25 @@ mod tests {
     fn absolute_form_and_asterisk_are_read() {
         let read = |text: &str| Target::parse(text).expect("a target");
         let target = read("HTTP://a.test:80/x%20y?q=%2f");
-        assert_eq!((target.path.as_str(), target.query.as_deref()), ("/x y", Some("q=%2f")));
-        assert_eq!(target.raw, "/x%20y?q=%2f");
-        assert_eq!(read("http://a.test").path, "/");
+        assert_eq!((target.path(), target.query()), ("/x y", Some("q=%2f")));
+        assert_eq!(target.raw(), "/x%20y?q=%2f");
+        assert_eq!(read("http://a.test").path(), "/");
         let target = read("https://a.test?q");
-        assert_eq!((target.path.as_str(), target.query.as_deref(), target.raw.as_str()), ("/", Some("q"), "/?q"));
-        assert_eq!(read("*").path, "*");
-        assert_eq!(read("/?").query.as_deref(), Some(""));
-        assert_eq!(read("/a?b?c=/../%00").query.as_deref(), Some("b?c=/../%00"));
+        assert_eq!((target.path(), target.query(), target.raw()), ("/", Some("q"), "/?q"));
+        assert_eq!((read("*").path(), read("*").query()), ("*", None));
+        assert_eq!(read("/?").query(), Some(""));
+        assert_eq!(read("/a?b?c=/../%00").query(), Some("b?c=/../%00"));
+    }
+
+    #[test]
+    fn what_hyper_cut_out_reads_as_the_same_text() {
+        for text in ["/", "/a?b", "/a%20b?c%20d", "/?", "*", "/a%2fb", "/a/../b", "//x?y?z"] {
+            let cut: PathAndQuery = text.parse().expect("hyper takes it");
+            let all = |read: Result<Target, TargetError>| {
+                read.map(|read| (read.path().to_owned(), read.query().map(str::to_owned), read.raw().to_owned()))
+            };
+            assert_eq!(all(Target::of(&cut)), all(Target::parse(text)), "{text}");
+        }
     }
 
     #[test]
@@ -336,9 +387,10 @@ mod tests {
         #[test]
         fn what_is_read_has_no_way_up(text in "/[./%2eEfF0-1a?\\\\]{0,24}") {
             if let Ok(target) = Target::parse(&text) {
-                prop_assert!(target.path.starts_with('/'));
-                prop_assert!(!target.path.split('/').any(|segment| segment == "." || segment == ".."));
-                prop_assert!(!target.path.contains('\0'));
+                let path = target.path();
+                prop_assert!(path.starts_with('/'));
+                prop_assert!(!path.split('/').any(|segment| segment == "." || segment == ".."));
+                prop_assert!(!path.contains('\0'));
             }
         }
 
@@ -347,7 +399,7 @@ mod tests {
             prop_assume!(check_path(&path).is_ok());
             let encoded = encode_path(&path);
             prop_assert!(encoded.is_ascii());
-            prop_assert_eq!(Target::parse(&encoded).map(|target| target.path), Ok(path));
+            prop_assert_eq!(Target::parse(&encoded).map(|target| target.path().to_owned()), Ok(path));
         }
 
         #[test]
@@ -356,7 +408,7 @@ mod tests {
             prop_assume!(check_path(&path).is_ok());
             let shouting: String = path.bytes()
                 .map(|byte| if byte == b'/' { "/".to_owned() } else { format!("%{byte:02x}") }).collect();
-            prop_assert_eq!(Target::parse(&shouting).map(|target| target.path), Ok(path));
+            prop_assert_eq!(Target::parse(&shouting).map(|target| target.path().to_owned()), Ok(path));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The one table of metrics: name, unit, labels (bounded) and meaning of each.
 //!
-//! A counter or gauge is one atomic. Looking up a member of a family takes a lock that all its users share, so whoever counts
+//! A counter or gauge is one atomic, or a few where every request counts. Looking up a member of a family takes a lock that all its users share, so whoever counts
 //! on every request keeps the member's clone instead (`get_or_create(..).clone()` once per host, not per request).
 //! Histograms are absent: those of prometheus-client lock a mutex at every observation.
 
@@ -12,6 +12,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use super::striped::Striped;
+
+/// A counter that every request adds to.
+pub type BusyCounter = Counter<u64, Striped>;
 
 /// Label: a policy and the phase it failed in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,8 +85,8 @@ pub fn render(registry: &Registry) -> String {
 }
 
 table! {
-    requests: Family<HostLabels, Counter>, "proxy_requests", "Requests answered, by host and by the cache's word for the answer";
-    response_bytes: Counter, "proxy_response_bytes", "Bytes of bodies sent to clients";
+    requests: Family<HostLabels, BusyCounter>, "proxy_requests", "Requests answered, by host and by the cache's word for the answer";
+    response_bytes: BusyCounter, "proxy_response_bytes", "Bytes of bodies sent to clients";
     connections: Gauge, "listener_connections", "Connections open now";
     connections_accepted: Counter, "listener_connections_accepted", "Connections accepted";
     connection_timeouts: Family<TimeoutLabels, Counter>, "listener_connection_timeouts", "Connections closed because the peer took too long, by limit";
@@ -96,7 +101,7 @@ table! {
     cache_corruptions: Counter, "cache_corrupt_pieces", "Records and slices whose checksum did not match: each became a miss";
     cache_disk_errors: Counter, "cache_disk_errors", "Reads and writes of the cache folder that failed";
     purges: Counter, "purge_requests", "Purges carried out";
-    policy_calls: Counter, "policy_calls", "Phase calls of policies";
+    policy_calls: BusyCounter, "policy_calls", "Phase calls of policies";
     policy_failures: Family<PolicyLabels, Counter>, "policy_failures", "Failed phase calls and loads, by policy and kind";
     policy_instances: Counter, "policy_instances_created", "Instances of policies created";
     origin_requests: Family<OriginLabels, Counter>, "origin_requests", "Requests to origins, by outcome";

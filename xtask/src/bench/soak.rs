@@ -49,8 +49,8 @@ pub struct Options {
     /// How long hits and misses are made each, after the warm-up.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// How long they are made before memory counts.
-    #[arg(long, default_value_t = 20)]
+    /// How long they are made before memory counts: misses fill the index's buffers and block cache in about a minute.
+    #[arg(long, default_value_t = 60)]
     warm_up: u64,
     /// Connections at once.
     #[arg(long, default_value_t = 256)]

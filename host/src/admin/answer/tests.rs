@@ -57,7 +57,7 @@ impl Control for Remembering {
 }
 
 fn admin(broken: bool) -> Admin<Remembering> {
-    let settings = Settings { address: peer(), token: "secret".into() };
+    let settings = Settings { address: peer(), token: Token::from(Arc::from("secret")) };
     Admin::new(&settings, Arc::new(Remembering { broken, ..Remembering::default() }))
 }
 

@@ -22,7 +22,7 @@
 //! | id, key length, status | u64, u32, u16 |
 //! | request_at, response_at, initial age | u64 milliseconds each |
 //! | lifetime | u64 milliseconds |
-//! | flags | u8: 1 no_cache, 2 must_revalidate, 4 sliceable, 8 inline |
+//! | flags | u8: 1 no_cache, 2 must_revalidate, 4 sliceable, 8 inline, 16 edited |
 //! | stale_while_revalidate, stale_if_error | maybe u64 milliseconds |
 //! | sequence | u64 |
 //! | size | maybe u64 |
@@ -31,6 +31,7 @@
 //! | vary | field set |
 //! | tags | u16 count, so many bytes |
 //! | headers | u16 count, so many pairs of bytes |
+//! | as sent, if edited | u16 status, u16 count, so many pairs of bytes |
 //! | body, if inline | bytes |
 
 use std::time::Duration;
@@ -39,7 +40,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
-use crate::cache::entry::EntryHead;
+use crate::cache::entry::{AsSent, EntryHead};
 use crate::cache::freshness::{Retention, Timing};
 use crate::cache::purges::{PurgeScope, PurgeSequence};
 use crate::cache::vary::VaryFields;
@@ -272,6 +273,7 @@ const NO_CACHE: u8 = 1;
 const MUST_REVALIDATE: u8 = 2;
 const SLICEABLE: u8 = 4;
 const INLINE: u8 = 8;
+const EDITED: u8 = 16;
 
 #[derive(Default)]
 struct Encoder(Vec<u8>);
@@ -320,7 +322,8 @@ impl Encoder {
         self.u8(flag(head.retention.no_cache, NO_CACHE)
             | flag(head.retention.must_revalidate, MUST_REVALIDATE)
             | flag(head.sliceable, SLICEABLE)
-            | flag(entry.inline.is_some(), INLINE));
+            | flag(entry.inline.is_some(), INLINE)
+            | flag(head.as_sent.is_some(), EDITED));
         self.maybe(head.retention.stale_while_revalidate, Self::millis);
         self.maybe(head.retention.stale_if_error, Self::millis);
         self.u64(head.sequence.0);
@@ -331,14 +334,21 @@ impl Encoder {
         let tags = &head.tags[..head.tags.len().min(usize::from(u16::MAX))];
         self.u16(tags.len() as u16);
         tags.iter().for_each(|tag| self.bytes(tag.as_bytes()));
-        let count = head.headers.len().min(usize::from(u16::MAX));
-        self.u16(count as u16);
-        for (name, value) in head.headers.iter().take(count) {
-            self.bytes(name.as_str().as_bytes());
-            self.bytes(value.as_bytes());
+        self.headers(&head.headers);
+        if let Some(sent) = &head.as_sent {
+            self.u16(sent.status.as_u16());
+            self.headers(&sent.headers);
         }
         if let Some(body) = &entry.inline {
             self.bytes(body);
+        }
+    }
+    fn headers(&mut self, headers: &HeaderMap) {
+        let count = headers.len().min(usize::from(u16::MAX));
+        self.u16(count as u16);
+        for (name, value) in headers.iter().take(count) {
+            self.bytes(name.as_str().as_bytes());
+            self.bytes(value.as_bytes());
         }
     }
     fn finish(mut self) -> Vec<u8> {
@@ -402,6 +412,16 @@ impl<'a> Decoder<'a> {
         let names = (0..count).map(|_| HeaderName::from_bytes(self.bytes()?).ok());
         names.collect::<Option<Vec<_>>>().map(VaryFields)
     }
+    fn headers(&mut self) -> Option<HeaderMap> {
+        let count = self.u16()?;
+        let mut headers = HeaderMap::with_capacity(usize::from(count).min(256));
+        for _ in 0..count {
+            let name = HeaderName::from_bytes(self.bytes()?).ok()?;
+            let value = HeaderValue::from_bytes(self.bytes()?).ok()?;
+            headers.try_append(name, value).ok()?;
+        }
+        Some(headers)
+    }
     fn entry(&mut self) -> Option<StoredEntry> {
         let id = self.u64()?;
         let key_length = self.u32()?;
@@ -422,13 +442,13 @@ impl<'a> Decoder<'a> {
         let origin_path = self.maybe(Self::text)?;
         let vary = self.field_set()?;
         let tags = (0..self.u16()?).map(|_| self.text()).collect::<Option<Vec<_>>>()?;
-        let count = self.u16()?;
-        let mut headers = HeaderMap::with_capacity(usize::from(count).min(256));
-        for _ in 0..count {
-            let name = HeaderName::from_bytes(self.bytes()?).ok()?;
-            let value = HeaderValue::from_bytes(self.bytes()?).ok()?;
-            headers.try_append(name, value).ok()?;
-        }
+        let headers = self.headers()?;
+        let as_sent = if flags & EDITED != 0 {
+            let status = StatusCode::from_u16(self.u16()?).ok()?;
+            Some(Box::new(AsSent { status, headers: self.headers()? }))
+        } else {
+            None
+        };
         let inline = if flags & INLINE != 0 { Some(Bytes::copy_from_slice(self.bytes()?)) } else { None };
         let sliceable = flags & SLICEABLE != 0;
         let head = EntryHead {
@@ -440,9 +460,10 @@ impl<'a> Decoder<'a> {
             tags,
             sequence,
             request_path,
-            origin_path,
+            origin_path: origin_path.map(Into::into),
             size,
             sliceable,
+            as_sent,
         };
         Some(StoredEntry { id, key_length, head, inline })
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Store, layout};
+use super::{Space, Store, layout};
 
 /// Files kept open: a bound on descriptors, far below the usual limit of a service.
 const OPEN_FILES: usize = 256;
@@ -105,6 +105,12 @@ impl Store for DiskStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
+    }
+
+    fn space(&self) -> Option<Space> {
+        let stat = rustix::fs::statvfs(&self.bodies).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Some(Space { available: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
     }
 
     fn list(&self, part: u8) -> io::Result<Vec<u64>> {

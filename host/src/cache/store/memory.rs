@@ -7,19 +7,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Store, layout};
+use super::{Space, Store, layout};
 
 /// Bodies in a map.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     bodies: Mutex<HashMap<u64, Vec<u8>>>,
     full: AtomicBool,
+    space: Mutex<Option<Space>>,
 }
 
 impl MemoryStore {
     /// From now on all writes fail as on a full disk, or no longer.
     pub fn fill_up(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// From now on the file system says that it has so much room.
+    pub fn set_space(&self, space: Space) {
+        *self.space.lock() = Some(space);
     }
 
     /// Flips a bit.
@@ -61,6 +67,10 @@ impl Store for MemoryStore {
     fn remove(&self, id: u64) -> io::Result<()> {
         self.bodies.lock().remove(&id);
         Ok(())
+    }
+
+    fn space(&self) -> Option<Space> {
+        *self.space.lock()
     }
 
     fn list(&self, part: u8) -> io::Result<Vec<u64>> {

@@ -54,7 +54,7 @@ impl Good {
 }
 
 fn answer(tongue: Tongue, files: &BTreeMap<String, Bytes>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let mut path = Target::parse(request.uri().path()).unwrap().path;
+    let mut path = Target::parse(request.uri().path()).unwrap().path().to_owned();
     if tongue == Tongue::S3 {
         let signed =
             request.headers().get("authorization").is_some_and(|v| v.as_bytes().starts_with(b"AWS4-HMAC-SHA256"));

@@ -12,11 +12,14 @@ use std::sync::Arc;
 
 use fixture::Fixture;
 use http::{HeaderMap, Method, StatusCode};
+use smallvec::smallvec;
 
 use super::exchange::{ClientView, LookupEdits, RequestView, ResponseView, StoreEdits, UpstreamEdits};
 use super::settings::{ChainSource, Isolation};
 use super::*;
 use crate::clock::Timestamp;
+use crate::semantics::authority::Hostname;
+use crate::semantics::target::Target;
 use crate::telemetry::metrics::Metrics;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -100,15 +103,14 @@ fn exchange() -> Box<Exchange> {
         request: RequestView {
             method: Method::GET,
             scheme: "http",
-            host: "a.test".to_owned(),
-            authority: "a.test:8080".to_owned(),
-            path: "/a b".to_owned(),
-            raw_target: "/a%20b?x=1&y=2&y=3".to_owned(),
-            query: Some("x=1&y=2&y=3".to_owned()),
+            host: Hostname::parse("a.test").unwrap(),
+            authority: "a.test:8080".into(),
+            port: Some(8080),
+            target: Target::parse("/a%20b?x=1&y=2&y=3").unwrap(),
             headers: HeaderMap::new(),
             received_at: NOW,
         },
-        client: ClientView { ip: "192.0.2.7".parse().unwrap(), attributes: vec![("conn.protocol", "h2".to_owned())] },
+        client: ClientView { ip: "192.0.2.7".parse().unwrap(), attributes: smallvec![("conn.protocol", "h2".into())] },
         upstream: UpstreamEdits::default(),
         lookup: LookupEdits::default(),
         store: StoreEdits::default(),
@@ -123,12 +125,8 @@ fn with_response() -> Box<Exchange> {
     let mut exchange = exchange();
     let mut headers = HeaderMap::new();
     headers.insert("x-old", "1".parse().unwrap());
-    exchange.response = Some(ResponseView {
-        status: StatusCode::OK,
-        headers,
-        cache_status: "miss",
-        origin_path: Some("/a".to_owned()),
-    });
+    exchange.response =
+        Some(ResponseView { status: StatusCode::OK, headers, cache_status: "miss", origin_path: Some("/a".into()) });
     exchange
 }
 

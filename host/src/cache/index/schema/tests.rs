@@ -5,41 +5,51 @@ use super::*;
 fn head() -> impl Strategy<Value = EntryHead> {
     let millis = || any::<u32>().prop_map(|ms| Duration::from_millis(ms.into()));
     let name = || prop::sample::select(vec!["accept", "x-a", "etag", "content-type", "accept-language"]);
-    let fields = prop::collection::vec((name(), "[ -~]{0,20}"), 0..6);
-    (
-        (200u16..600, fields, any::<[u64; 3]>(), millis(), prop::option::of(millis()), prop::option::of(millis())),
-        (any::<[bool; 3]>(), prop::collection::vec(name(), 0..3), prop::collection::vec(".{0,9}", 0..4)),
-        (".{0,20}", prop::option::of(".{0,20}"), prop::option::of(any::<u64>())),
-    )
-        .prop_map(|((status, fields, numbers, lifetime, swr, sie), (flags, vary, tags), (path, origin, size))| {
+    let fields = || {
+        prop::collection::vec((name(), "[ -~]{0,20}"), 0..6).prop_map(|fields| {
             let mut headers = HeaderMap::new();
             for (name, value) in fields {
                 headers.append(name, HeaderValue::from_str(&value).expect("visible characters"));
             }
-            EntryHead {
-                status: StatusCode::from_u16(status).expect("within the range of statuses"),
-                headers,
-                timing: Timing {
-                    request_at: Timestamp::from_millis(numbers[0]),
-                    response_at: Timestamp::from_millis(numbers[1]),
-                    initial_age: lifetime,
-                },
-                retention: Retention {
-                    lifetime,
-                    no_cache: flags[0],
-                    must_revalidate: flags[1],
-                    stale_while_revalidate: swr,
-                    stale_if_error: sie,
-                },
-                vary: VaryFields(vary.into_iter().map(HeaderName::from_static).collect()),
-                tags,
-                sequence: PurgeSequence(numbers[2]),
-                request_path: path,
-                origin_path: origin,
-                size,
-                sliceable: flags[2],
-            }
+            headers
         })
+    };
+    let status =
+        || (200u16..600).prop_map(|status| StatusCode::from_u16(status).expect("within the range of statuses"));
+    let as_sent = (status(), fields()).prop_map(|(status, headers)| Box::new(AsSent { status, headers }));
+    (
+        (status(), fields(), any::<[u64; 3]>(), millis(), prop::option::of(millis()), prop::option::of(millis())),
+        (any::<[bool; 3]>(), prop::collection::vec(name(), 0..3), prop::collection::vec(".{0,9}", 0..4)),
+        (".{0,20}", prop::option::of(".{0,20}"), prop::option::of(any::<u64>()), prop::option::of(as_sent)),
+    )
+        .prop_map(
+            |((status, headers, numbers, lifetime, swr, sie), (flags, vary, tags), (path, origin, size, as_sent))| {
+                EntryHead {
+                    status,
+                    headers,
+                    timing: Timing {
+                        request_at: Timestamp::from_millis(numbers[0]),
+                        response_at: Timestamp::from_millis(numbers[1]),
+                        initial_age: lifetime,
+                    },
+                    retention: Retention {
+                        lifetime,
+                        no_cache: flags[0],
+                        must_revalidate: flags[1],
+                        stale_while_revalidate: swr,
+                        stale_if_error: sie,
+                    },
+                    vary: VaryFields(vary.into_iter().map(HeaderName::from_static).collect()),
+                    tags,
+                    sequence: PurgeSequence(numbers[2]),
+                    request_path: path,
+                    origin_path: origin.map(Into::into),
+                    size,
+                    sliceable: flags[2],
+                    as_sent,
+                }
+            },
+        )
 }
 
 proptest! {
