@@ -174,3 +174,34 @@ async fn a_vanished_policy_is_forgotten_when_the_admin_says_so() {
     host.restart().await;
     host.get("/x").await.expect(200, "/x");
 }
+
+#[tokio::test]
+async fn what_a_policy_adds_to_a_response_is_added_once_however_often_it_is_revalidated() {
+    let reply = ok("hello").header("x-own", "origin").cache_control("no-cache").etag("\"1\"").conditional();
+    let origin = Origin::serving("/a", reply).await;
+    let imports = [
+        r#"(import "proxyhost:policy/response@0.1.0" "append-header" (func $append (param i32 i32 i32 i32)))"#
+            .to_owned(),
+        r#"(import "proxyhost:policy/response@0.1.0" "set-header" (func $set (param i32 i32 i32 i32)))"#.to_owned(),
+        policies::text_at(2112, "x-own"),
+        policies::text_at(2128, "policy"),
+        policies::text_at(2144, "etag"),
+        policies::text_at(2160, "\"edited\""),
+    ];
+    let edits = "(call $append (i32.const 2112) (i32.const 5) (i32.const 2128) (i32.const 6))
+        (call $set (i32.const 2144) (i32.const 4) (i32.const 2160) (i32.const 8))";
+    let wasm = policies::component("caching", &policies::two_phases(&imports.concat(), edits));
+    let mut host = Host::with(vhost("a.test").origin(&origin).wasm("p.wasm", &wasm, json!({}))).await;
+    for round in 0..4 {
+        if round == 2 {
+            // What the origin sent is kept on disk too.
+            host.restart().await;
+        }
+        let answer = host.get("/a").await;
+        answer.expect(200, "hello").header("etag", "\"edited\"");
+        assert_eq!(answer.field("x-own"), "origin, policy", "round {round}");
+    }
+    // The origin is asked by its own tag, which it knows: it never sends the body again.
+    assert_eq!(origin.requests(), 4);
+    assert!(origin.seen().iter().skip(1).all(|request| request.header("if-none-match") == "\"1\""));
+}

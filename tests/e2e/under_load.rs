@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::policies;
 use harness::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
 async fn no_request_fails_while_policies_and_configuration_change() {
@@ -110,4 +111,45 @@ async fn many_misses_of_many_paths_at_once_are_all_right() {
         }
     }
     assert_eq!(origin.requests(), 200);
+}
+
+/// Bodies of this size lie in memory that the kernel sends from; with so little of it, places are used again and again.
+#[tokio::test]
+async fn slow_readers_get_their_bytes_while_others_take_the_memory() {
+    const LENGTH: u64 = 300_000;
+    let origin = Origin::answering(|request| {
+        let seed: u64 = request.target.trim_start_matches("/").parse().unwrap_or(0);
+        ok(generated(seed, LENGTH)).cache_control("max-age=600").etag(&format!("\"{seed}\""))
+    })
+    .await;
+    let host =
+        setup().vhost(vhost("a.test").origin(&origin)).config(json!({ "cache": { "memory": "8MB" } })).start().await;
+    let seeds = 0..12u64;
+    for _ in 0..2 {
+        for seed in seeds.clone() {
+            host.get(&format!("/{seed}")).await.expect(200, pattern(seed, 0..LENGTH));
+        }
+    }
+    let mut slow = Vec::new();
+    for seed in seeds.clone() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // Most of the body stays in the sender's socket, pages of the memory and all.
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(host.address()).await.unwrap();
+        stream
+            .write_all(format!("GET /{seed} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut first = vec![0; 1000];
+        stream.read_exact(&mut first).await.unwrap();
+        slow.push((seed, stream, first));
+    }
+    for seed in 100..220 {
+        host.get(&format!("/{seed}")).await.expect(200, pattern(seed, 0..LENGTH));
+    }
+    for (seed, mut stream, mut bytes) in slow {
+        stream.read_to_end(&mut bytes).await.unwrap();
+        let body = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        assert!(bytes[body..] == pattern(seed, 0..LENGTH)[..], "the body of {seed} is not its own");
+    }
 }

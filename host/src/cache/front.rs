@@ -20,6 +20,7 @@ use super::entry::{AsSent, Entry, EntryBody, EntryHead};
 use super::hot::Slot;
 use super::key::CacheKey;
 use super::shared::Shared;
+use crate::clock::monotonic_ms;
 
 /// Entries that a thread keeps; two that share a place displace each other.
 const PLACES: usize = 256;
@@ -27,8 +28,9 @@ const PLACES: usize = 256;
 const COPY_BYTES_MAX: u64 = 16 << 10;
 /// Uses of the slot before it is worth a copy.
 const USES_MIN: u32 = 3;
-/// One use in so many goes the long way round.
+/// One use in so many goes the long way round, and one after so long.
 const LONG_WAY: u32 = 16;
+const LONG_WAY_MS: u64 = 2_000;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -38,7 +40,9 @@ struct Copied {
     key: CacheKey,
     slot: Arc<Slot>,
     entry: Arc<Entry>,
+    /// Uses that the memory tier was not told of, and when it was last told.
     uses: u32,
+    told_ms: u64,
 }
 
 thread_local! {
@@ -69,7 +73,9 @@ pub(super) fn find(shared: &Shared, key: &CacheKey, hash: u64, request_path: &st
                 return Front::Ask(untold);
             }
             copied.uses += 1;
-            if copied.uses >= LONG_WAY {
+            let now = monotonic_ms();
+            if copied.uses >= LONG_WAY || now.saturating_sub(copied.told_ms) > LONG_WAY_MS {
+                copied.told_ms = now;
                 return Front::Ask(std::mem::take(&mut copied.uses) - 1);
             }
             Front::Entry(Arc::clone(&copied.entry))
@@ -95,7 +101,8 @@ pub(super) fn offer(shared: &Shared, hash: u64, slot: &Arc<Slot>) {
         }
         let key = slot.entry.key.clone();
         let entry = copy(&slot.entry, body);
-        *place = Some(Copied { cache: shared.number, key, slot: Arc::clone(slot), entry, uses: 0 });
+        *place =
+            Some(Copied { cache: shared.number, key, slot: Arc::clone(slot), entry, uses: 0, told_ms: monotonic_ms() });
     });
 }
 
