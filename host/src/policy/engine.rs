@@ -53,7 +53,6 @@ pub(crate) struct Runtime {
     pub(crate) slots_per_thread: usize,
     /// Folder of compiled code.
     pub(crate) code: Mutex<PathBuf>,
-    numbers: AtomicU64,
     began: Instant,
 }
 
@@ -85,14 +84,14 @@ impl Runtime {
             fibers: Semaphore::new(FIBERS),
             slots_per_thread: (MEMORIES as usize / 2 / threads).clamp(2, 64),
             code: Mutex::new(code),
-            numbers: AtomicU64::new(1),
             began: Instant::now(),
         })
     }
 
-    /// A number that no other generation or chain has.
+    /// A number that no other generation or chain of this process has: threads keep idle instances by it, whosever they are.
     pub(crate) fn number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Milliseconds since the engine was made.
