@@ -8,12 +8,20 @@
 //! more room than its budget will ever fill: room that nothing was written to costs nothing, and places of whole powers of two
 //! never need to be moved.
 //!
+//! That holds as long as the kernel backs the file page by page. Where it is told to use huge pages for shared memory
+//! (`transparent_hugepage/shmem_enabled`), punching a part of one may clear it in place, socket or not; there the region is not
+//! used: it is tried out at the start, and the setting is looked at again all the time (`watch`).
+//!
 //! Writing goes by pwrite and the mapping is read-only, so nothing here holds a mutable reference to shared memory.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -38,6 +46,8 @@ pub struct Region {
     base: usize,
     length: usize,
     free: Mutex<Free>,
+    /// Cleared for ever when the kernel is told to use huge pages.
+    usable: AtomicBool,
 }
 
 /// Places that nobody uses.
@@ -95,12 +105,50 @@ impl Region {
         let chunks = length / CHUNK_BYTES;
         let free =
             Free { chunks: vec![Chunk::default(); chunks], partial: Default::default(), whole: (0..chunks).collect() };
-        Ok(Arc::new(Self { file, base: base.addr(), length, free: Mutex::new(free) }))
+        let free = Mutex::new(free);
+        let region = Arc::new(Self { file, base: base.addr(), length, free, usable: AtomicBool::new(true) });
+        region.watch();
+        if !region.usable.load(Ordering::Acquire) || !region.keeps_what_was_sent()? {
+            return Err(io::Error::other("shared memory is backed by huge pages here"));
+        }
+        Ok(region)
+    }
+
+    /// Looks whether the kernel has been told to use huge pages for shared memory since; if so, nothing is placed any more, and
+    /// no place is used again. Reads a few small files of /sys: call it off the request path, about every second.
+    pub fn watch(&self) {
+        if self.usable.load(Ordering::Acquire) && huge_pages_are_on() {
+            self.usable.store(false, Ordering::Release);
+            tracing::warn!(
+                "the kernel uses huge pages for shared memory: bodies in memory are sent by copying from now on"
+            );
+        }
+    }
+
+    /// Tries it out: what a socket holds must stay as it was when its place is punched and written anew.
+    fn keeps_what_was_sent(self: &Arc<Self>) -> io::Result<bool> {
+        let (old, new) = (vec![0x0f; PIECE_BYTES_MAX], vec![0xf0; PIECE_BYTES_MAX]);
+        // Two chunks whole: what would be backed by one huge page.
+        let mut pieces: Vec<Bytes> = std::iter::from_fn(|| self.place(&old)).take(8).collect();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let sender = TcpStream::connect(listener.local_addr()?)?;
+        sender.set_nonblocking(true)?;
+        let (mut receiver, _) = listener.accept()?;
+        let Some(mut offset) = pieces.get(1).and_then(|piece| self.locate(piece)) else { return Ok(false) };
+        let sent = rustix::fs::sendfile(&sender, self.file(), Some(&mut offset), PLACE_BYTES_MIN)?;
+        drop(pieces.remove(1));
+        let again: Vec<Bytes> = std::iter::from_fn(|| self.place(&new)).take(2).collect();
+        receiver.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let mut got = vec![0; sent];
+        receiver.read_exact(&mut got)?;
+        drop((again, pieces));
+        Ok(sent > 0 && got.iter().all(|byte| *byte == 0x0f))
     }
 
     /// Copies a body into the region. `None` if it is too small or too large to gain by it, or if there is no room.
     pub fn place(self: &Arc<Self>, bytes: &[u8]) -> Option<Bytes> {
-        if bytes.len() < PLACE_BYTES_MIN || bytes.len() > PIECE_BYTES_MAX {
+        let fits = (PLACE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&bytes.len());
+        if !fits || !self.usable.load(Ordering::Acquire) {
             return None;
         }
         let offset = self.free.lock().take(class_of(bytes.len()))?;
@@ -172,6 +220,19 @@ impl Free {
     }
 }
 
+/// Whether the kernel may back anonymous files with huge pages. Without /sys nothing is known, and the trial has to do.
+fn huge_pages_are_on() -> bool {
+    const SETTINGS: &str = "/sys/kernel/mm/transparent_hugepage";
+    let on = |path: &Path| {
+        // The one in force stands in brackets: `always within_size advise [never] deny force`.
+        std::fs::read_to_string(path)
+            .is_ok_and(|text| ["[always]", "[within_size]", "[force]"].iter().any(|word| text.contains(word)))
+    };
+    let sizes = std::fs::read_dir(SETTINGS).into_iter().flatten().flatten();
+    on(&Path::new(SETTINGS).join("shmem_enabled"))
+        || sizes.into_iter().any(|size| on(&size.path().join("shmem_enabled")))
+}
+
 /// The class of the smallest places that hold so many bytes.
 fn class_of(bytes: usize) -> usize {
     (bytes.next_power_of_two() / PLACE_BYTES_MIN).ilog2() as usize
@@ -191,6 +252,10 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        if !self.region.usable.load(Ordering::Acquire) {
+            // Its pages may be part of a huge one that a socket holds.
+            return;
+        }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let class = class_of(self.length);
         let size = (PLACE_BYTES_MIN << class) as u64;

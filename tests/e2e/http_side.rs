@@ -1,6 +1,7 @@
 //! The HTTP side (issue line 11): versions, methods, limits, framing.
 
 use harness::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn host() -> (Origin, Host) {
     let origin = Origin::answering(|_| ok("hello").cache_control("max-age=60")).await;
@@ -154,4 +155,64 @@ async fn many_streams_of_one_http2_connection() {
     origin.set_handler("/echo", |request| ok(request.body.to_vec()));
     let posted = host.call("POST", "/echo").body(pattern(1, 0..1_000_000)).http2().send().await;
     posted.expect(200, pattern(1, 0..1_000_000));
+}
+
+#[tokio::test]
+async fn what_strangers_claim_reaches_no_origin_and_no_other_client() {
+    let origin = Origin::answering(|request| {
+        let told: Vec<String> = request
+            .headers
+            .iter()
+            .filter(|(name, _)| name != "host" && name != "via")
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        ok(told.join("\n")).cache_control("max-age=600")
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let claims = [
+        "x-forwarded-scheme",
+        "x-forwarded-ssl",
+        "x-original-host",
+        "x-rewrite-url",
+        "x-host",
+        "true-client-ip",
+        "x_forwarded_host",
+        "x-http-method-override",
+    ];
+    let mut call = host.call("GET", "/a");
+    for name in claims {
+        call = call.header(name, "evil");
+    }
+    let answer = call.send().await;
+    answer.status(200);
+    assert!(!answer.text().contains("evil"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn targets_without_a_path_are_the_root_or_refused() {
+    let origin = Origin::answering(|request| ok(request.target.clone())).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    for (target, status, body) in [
+        ("http://a.test?x=1", 200, "/?x=1"),
+        ("http://a.test", 200, "/"),
+        ("a.test:80", 400, ""),
+        ("ftp://a.test/", 400, ""),
+    ] {
+        let answer = host.raw(format!("GET {target} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(answer.status(), status, "{target}");
+        assert!(answer.text().contains(body), "{target}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_side_gets_its_answer() {
+    let origin = Origin::serving("/a", ok("at last").late(secs(12))).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let mut stream = tokio::net::TcpStream::connect(host.address()).await.unwrap();
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("at last"), "{answer}");
 }

@@ -168,3 +168,26 @@ async fn a_policy_says_who_may_purge() {
     host.get("/1").await.cache("miss");
     host.call("PURGE", "/1").host("b.test").send().await.status(403);
 }
+
+#[tokio::test]
+async fn tags_that_come_with_a_304_purge_too_and_those_that_it_leaves_out_stay() {
+    let tagged = |tags: &str| {
+        let reply = ok("hello").cache_control("no-cache").etag("\"1\"").conditional();
+        if tags.is_empty() { reply } else { reply.header("surrogate-key", tags) }
+    };
+    let origin = Origin::serving("/a", tagged("one")).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/a").await.expect(200, "hello");
+    for tags in ["two", ""] {
+        origin.set("/a", tagged(tags));
+        host.get("/a").await.expect(200, "hello");
+    }
+    for tag in ["one", "two"] {
+        origin.set("/a", tagged("one two"));
+        host.get("/a").await.expect(200, "hello");
+        host.purge(json!({ "host": "a.test", "tag": tag })).await;
+        host.get("/a").await.expect(200, "hello");
+        let last = origin.seen().pop().unwrap();
+        assert_eq!(last.header("if-none-match"), "", "{tag}: nothing is left to revalidate");
+    }
+}

@@ -71,10 +71,11 @@ fn dispensability(record: &RecencyRecord, now: u64) -> f64 {
 pub(super) fn evict(shared: &Arc<Shared>) -> bool {
     let Some(disk) = shared.disk.load_full() else { return false };
     let budget = shared.disk_limit();
-    if shared.disk_bytes() <= budget {
+    let wanted = shared.room_wanted.swap(0, Ordering::Relaxed).min(budget / 4);
+    if shared.disk_bytes() + wanted <= budget {
         return false;
     }
-    let target = budget / 100 * TARGET_PERCENT;
+    let target = (budget / 100 * TARGET_PERCENT).min(budget - wanted);
     for _ in 0..ROUND {
         if shared.disk_bytes() <= target || shared.cancel.is_cancelled() {
             break;

@@ -146,6 +146,7 @@ impl Cache {
             }
             shared.purges.advance(newest.unsigned_abs());
         }
+        shared.measure_space();
         upkeep::start(&shared);
         Ok(Self { shared })
     }

@@ -38,8 +38,11 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 const MAX_NOTED: usize = 2048;
 /// After a failed write the disk is left alone for so long.
 const DISK_PAUSE: Duration = Duration::from_secs(15);
-/// This part of the file system stays free, at most so many bytes.
+/// ... and for so long when there was no room and eviction has made some.
+const FULL_PAUSE: Duration = Duration::from_secs(2);
+/// This part of the file system stays free, at least and at most so many bytes (but never more than a quarter).
 const FLOOR_PART: u64 = 50;
+const FLOOR_BYTES_MIN: u64 = 16 << 20;
 const FLOOR_BYTES_MAX: u64 = 1 << 30;
 /// How long a fill waits for eviction before it goes on without the disk.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
@@ -61,6 +64,8 @@ pub(super) struct Shared {
     pub disk_budget: AtomicU64,
     /// What the file system has room for, as it was last looked at.
     pub disk_ceiling: AtomicU64,
+    /// The most that a fill waits for room for: eviction makes so much beyond what is used.
+    pub room_wanted: AtomicU64,
     pub ids: AtomicU64,
     /// One purge at a time, so that they come into force in their order.
     pub purging: tokio::sync::Mutex<()>,
@@ -124,6 +129,7 @@ impl Shared {
             paused_until: AtomicU64::new(0),
             disk_budget: AtomicU64::new(disk_bytes),
             disk_ceiling: AtomicU64::new(u64::MAX),
+            room_wanted: AtomicU64::new(0),
             ids: AtomicU64::new(first_id),
             purging: tokio::sync::Mutex::new(()),
             sweeps: Mutex::default(),
@@ -518,7 +524,7 @@ impl Shared {
     pub fn measure_space(&self) {
         let Some(disk) = self.disk.load_full() else { return };
         let Some(space) = disk.store.space() else { return };
-        let floor = (space.total / FLOOR_PART).min(FLOOR_BYTES_MAX);
+        let floor = (space.total / FLOOR_PART).clamp(FLOOR_BYTES_MIN.min(space.total / 4), FLOOR_BYTES_MAX);
         let ceiling = (disk.bytes() + space.available).saturating_sub(floor);
         let budget = self.disk_budget.load(Ordering::Relaxed);
         self.disk_ceiling.store(ceiling, Ordering::Relaxed);
@@ -533,8 +539,9 @@ impl Shared {
             );
         }
         // A write failed for want of room, and there is room now: no need to sit the pause out.
-        if space.available >= floor && state.full && self.paused_until.load(Ordering::Relaxed) > 1 {
-            self.paused_until.store(1, Ordering::Relaxed);
+        let soon = self.clock.now().plus(DISK_PAUSE.saturating_sub(FULL_PAUSE)).as_millis();
+        if space.available >= floor && state.full && self.paused_until.load(Ordering::Relaxed) <= soon {
+            self.paused_until.fetch_min(1, Ordering::Relaxed);
         }
     }
 
@@ -548,10 +555,15 @@ impl Shared {
 
     /// Waits a little until eviction made room; false if it did not.
     pub async fn room_for(&self, bytes: u64) -> bool {
-        let fits = |overshoot: u64| self.disk_bytes() + bytes <= self.disk_limit().saturating_add(overshoot);
+        let fits = |overshoot: u64| {
+            // The budget may be overshot for a moment, the disk may not.
+            let budget = self.disk_budget.load(Ordering::Relaxed).saturating_add(overshoot);
+            self.disk_bytes() + bytes <= budget.min(self.disk_ceiling.load(Ordering::Relaxed))
+        };
         if fits(0) {
             return true;
         }
+        self.room_wanted.fetch_max(bytes, Ordering::Relaxed);
         self.wake.notify_one();
         // Some slices more than the budget while eviction catches up.
         let overshoot = (self.disk_limit() / 20).clamp(4 * SLICE_BYTES, 256 * SLICE_BYTES);
@@ -613,7 +625,9 @@ impl Shared {
     pub fn written<T>(&self, result: Result<T, DiskError>) -> Option<T> {
         match result {
             Ok(done) => {
-                if self.paused_until.load(Ordering::Relaxed) != 0 {
+                let paused = self.paused_until.load(Ordering::Relaxed);
+                // One that was under way when another failed does not end the pause.
+                if paused != 0 && self.clock.now() >= Timestamp::from_millis(paused) {
                     self.paused_until.store(0, Ordering::Relaxed);
                     let mut state = self.disk_state.lock();
                     (state.error, state.full) = (None, false);

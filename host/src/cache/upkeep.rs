@@ -59,6 +59,9 @@ async fn run(shared: Weak<Shared>, cancel: CancellationToken) {
         let work = move |shared: &Arc<Shared>| {
             eviction::reclaim(shared);
             shared.measure_space();
+            if let Some(region) = shared.hot.region() {
+                region.watch();
+            }
             while eviction::evict(shared) && !shared.cancel.is_cancelled() {}
             if round.is_multiple_of(FLUSH_ROUNDS) {
                 eviction::flush_uses(shared);

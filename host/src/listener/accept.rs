@@ -25,14 +25,18 @@ const REST: Duration = Duration::from_millis(50);
 /// At most one line about failing accepts in this time.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Whether an IPv6 address leaves IPv4 to another one of these.
+pub(super) fn is_beside(address: SocketAddr, all: &[SocketAddr]) -> bool {
+    address.is_ipv6() && all.iter().any(|other| other.is_ipv4() && other.port() == address.port() && other.port() != 0)
+}
+
 /// Opens a socket that listens at `address`. `all` are the addresses of the listener: an IPv6 wildcard takes IPv4 clients too,
 /// unless an IPv4 address at the same port is asked for beside it.
 pub(super) fn listen(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
-            let beside = all.iter().any(|other| other.is_ipv4() && other.port() == address.port() && other.port() != 0);
-            socket.set_only_v6(beside)?;
+            socket.set_only_v6(is_beside(address, all))?;
         }
         // So that a restart needs not wait for old connections in TIME_WAIT.
         socket.set_reuse_address(true)?;

@@ -80,6 +80,8 @@ pub(super) struct Activity {
     in_flight: AtomicUsize,
     /// Those of them that wait for us: for the answer's head or for the next piece of its body.
     ours: AtomicUsize,
+    /// Pieces of answers that were handed over.
+    pieces: AtomicU64,
     /// When the peer last got or finished something: the end of the last answer, or the last piece that was handed over.
     served: AtomicU64,
     /// When the head that is under way began (HTTP/1.1).
@@ -101,6 +103,7 @@ impl Activity {
             protocol,
             in_flight: AtomicUsize::new(0),
             ours: AtomicUsize::new(0),
+            pieces: AtomicU64::new(0),
             served: AtomicU64::new(0),
             head_since: AtomicU64::new(match protocol {
                 Protocol::Http1 => 0,
@@ -157,9 +160,11 @@ impl Activity {
         }
     }
 
-    /// Whether an HTTP/1.1 client waits for us.
-    pub(super) fn waits_for_us(&self) -> bool {
-        self.protocol == Protocol::Http1 && self.ours.load(Ordering::Relaxed) > 0
+    /// Whether an HTTP/1.1 client waits for us, and how many pieces it has had: the same number later means that it still waits
+    /// for the same one.
+    pub(super) fn waits_for_us(&self) -> Option<u64> {
+        let waits = self.protocol == Protocol::Http1 && self.ours.load(Ordering::Relaxed) > 0;
+        waits.then(|| self.pieces.load(Ordering::Relaxed))
     }
 
     /// The listener drains.
@@ -230,6 +235,7 @@ impl Flight {
             self.ours = false;
             self.activity.ours.fetch_sub(1, Ordering::Relaxed);
         }
+        self.activity.pieces.fetch_add(1, Ordering::Relaxed);
         // With HTTP/1.1 the socket itself shows whether the peer takes what it is given.
         if self.activity.protocol == Protocol::Http2 {
             self.activity.served.store(self.activity.now(), Ordering::Relaxed);

@@ -24,7 +24,7 @@ use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
 use super::drain::{Drain, Phase};
 use super::request_body::RequestBody;
 use super::sniff::{Protocol, sniff};
-use super::stream::{Stream, has_left, unsent};
+use super::stream::{Away, Stream, peer, unsent};
 use super::{Connection, Service, Settings};
 use crate::clock::monotonic_ms;
 use crate::region::Region;
@@ -150,6 +150,7 @@ impl<S: Service> Server<S> {
             drain: self.drain.clone(),
             advance: advance(self.drain.clone(), Phase::Draining),
             waker: None,
+            away: None,
             leaving: None,
         }
     }
@@ -223,6 +224,8 @@ pin_project! {
         drain: Arc<Drain>,
         advance: BoxFuture<'static, ()>,
         waker: Option<Waker>,
+        // The piece that a client waits for who has closed its sending side, and since when that is known.
+        away: Option<(u64, Instant)>,
         // Why and since when the connection is asked to end.
         leaving: Option<(Option<Overdue>, Instant)>,
     }
@@ -258,8 +261,18 @@ impl<C: Graceful> Future for Watched<C> {
 
         if leave_waker || this.timer.is_elapsed() {
             while this.timer.as_mut().poll(cx).is_ready() {
-                if this.activity.waits_for_us() && has_left(*this.descriptor) {
-                    return Poll::Ready(End::Aborted);
+                match (this.activity.waits_for_us(), peer(*this.descriptor)) {
+                    (Some(_), Away::Gone) => return Poll::Ready(End::Aborted),
+                    // It may have closed its sending side only and still wait, for as long as others may take to read.
+                    (Some(pieces), Away::Silent) => match this.away {
+                        Some((known, since)) if *known == pieces => {
+                            if since.elapsed() >= this.limits.stall {
+                                return Poll::Ready(End::Aborted);
+                            }
+                        }
+                        _ => *this.away = Some((pieces, Instant::now())),
+                    },
+                    _ => *this.away = None,
                 }
                 let held = if this.activity.is_blocked() { unsent(*this.descriptor) } else { None };
                 if matches!((held, &this.unsent), (Some(now), Some(before)) if now < *before) {

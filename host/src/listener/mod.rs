@@ -114,6 +114,8 @@ pub struct Listening {
 struct Door {
     /// As configured: port 0 is any.
     asked: SocketAddr,
+    /// An IPv6 address that leaves IPv4 to another one beside it.
+    beside: bool,
     bound: SocketAddr,
     closing: CancellationToken,
 }
@@ -121,7 +123,7 @@ struct Door {
 /// Other addresses for a listener, bound and ready. Nothing comes of it when it is dropped.
 pub struct Change {
     new: Vec<(Door, TcpListener)>,
-    wanted: Vec<SocketAddr>,
+    wanted: Vec<(SocketAddr, bool)>,
 }
 
 impl Listening {
@@ -147,14 +149,24 @@ impl Listening {
         let doors = self.doors.lock();
         let mut new = Vec::new();
         for address in addresses {
-            // Port 0 asks for another one each time.
-            if doors.iter().all(|door| door.asked != *address) {
-                let socket = accept::listen(*address, addresses)?;
-                let bound = socket.local_addr()?;
-                new.push((Door { asked: *address, bound, closing: CancellationToken::new() }, socket));
+            let beside = accept::is_beside(*address, addresses);
+            if doors.iter().any(|door| (door.asked, door.beside) == (*address, beside)) {
+                continue;
             }
+            let socket = accept::listen(*address, addresses).map_err(|error| {
+                let own = doors.iter().any(|door| door.asked.port() == address.port());
+                if own && error.kind() == std::io::ErrorKind::AddrInUse {
+                    let reason =
+                        "the port is still ours at an address that this one would take in, or as it was: restart";
+                    return std::io::Error::new(error.kind(), format!("{error} ({reason})"));
+                }
+                error
+            })?;
+            let bound = socket.local_addr()?;
+            new.push((Door { asked: *address, beside, bound, closing: CancellationToken::new() }, socket));
         }
-        Ok(Change { new, wanted: addresses.to_vec() })
+        let wanted = addresses.iter().map(|address| (*address, accept::is_beside(*address, addresses))).collect();
+        Ok(Change { new, wanted })
     }
 
     /// Accepts at the new addresses, and no longer at those that are not wanted any more; their connections go on.
@@ -165,7 +177,7 @@ impl Listening {
             doors.push(door);
         }
         doors.retain(|door| {
-            let wanted = change.wanted.contains(&door.asked);
+            let wanted = change.wanted.contains(&(door.asked, door.beside));
             if !wanted {
                 door.closing.cancel();
             }

@@ -28,15 +28,33 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much it may send in that time: enough for the heads and small bodies that are refused unread.
 const LINGER_BYTES: usize = 16 << 20;
 
-/// Whether the peer has closed its side or is gone. Some clients close only their sending side and still wait: so this is asked
-/// after a while, and not at once.
-pub(super) fn has_left(descriptor: RawFd) -> bool {
+/// What the kernel knows of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Away {
+    /// It may still send.
+    No,
+    /// It has closed its sending side: gone, or waiting for the answer.
+    Silent,
+    /// The connection was reset.
+    Gone,
+}
+
+/// Asks what the kernel knows of the peer; does not wait.
+pub(super) fn peer(descriptor: RawFd) -> Away {
     let mut asked = libc::pollfd { fd: descriptor, events: libc::POLLRDHUP, revents: 0 };
     #[expect(unsafe_code, reason = "the descriptor is known by its number only")]
     // SAFETY: poll reads and writes one pollfd, which lives and is writable, and returns at once. A descriptor that is not open
     // makes it say POLLNVAL and nothing else.
     let result = unsafe { libc::poll(&raw mut asked, 1, 0) };
-    result > 0 && asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    if result <= 0 {
+        Away::No
+    } else if asked.revents & (libc::POLLHUP | libc::POLLERR) != 0 {
+        Away::Gone
+    } else if asked.revents & libc::POLLRDHUP != 0 {
+        Away::Silent
+    } else {
+        Away::No
+    }
 }
 
 /// Up to this, pieces are put together before they are written.

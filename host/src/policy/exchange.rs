@@ -46,7 +46,7 @@ pub struct RequestView {
     pub host: Hostname,
     /// As sent.
     pub authority: AuthorityText,
-    /// The port in it.
+    /// The port in it, where it is not the scheme's own.
     pub port: Option<u16>,
     /// Path and query.
     pub target: Target,

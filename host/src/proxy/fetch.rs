@@ -13,7 +13,7 @@ use super::decide;
 use super::deliver::{Deliverable, Source};
 use super::failure;
 use super::gap::{self, Begun};
-use super::keeping::{keep, remember, storable_by, tags, to_keep, vary_of};
+use super::keeping::{keep, remember, storable_by, tags, tags_after, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
 use super::plan::{MAX_OBJECT_BYTES, Part, Plan, part_of, probe};
 use super::pump;
@@ -420,9 +420,7 @@ impl Origin {
                 head.timing = timing;
                 head.retention = retention;
                 head.sequence = come.sequence;
-                if !carried.exchange.store.tags.is_empty() {
-                    head.tags = tags(&carried, &merged.headers);
-                }
+                head.tags = tags_after(head.tags, tags(&carried, &merged.headers));
                 outcome.stored = true;
                 outcome.ttl_s = Some(ttl_s(&head.retention, &head.timing, come.response_at));
                 match lead {

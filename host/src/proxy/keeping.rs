@@ -20,6 +20,9 @@ use crate::origin::OriginKind;
 /// How long a key whose response may not be kept is remembered, so that requests for it do not wait for each other.
 const HIT_FOR_MISS: Duration = Duration::from_secs(60);
 
+/// Tags that an entry collects over its revalidations.
+const TAGS_MAX: usize = 512;
+
 /// Fields that carry tags of the origin: Surrogate-Key (space), Cache-Tag (comma).
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
@@ -89,6 +92,19 @@ pub fn vary_of(headers: &HeaderMap) -> VaryFields {
         Vary::Fields(fields) => fields,
         Vary::Nothing | Vary::Anything => VaryFields::default(),
     }
+}
+
+/// Tags of an entry after a 304: those it had and those it was given anew. A 304 need not repeat the origin's tags, and one purge
+/// too many is better than one that misses; only when they keep changing do the old ones go.
+pub fn tags_after(had: Vec<String>, given: Vec<String>) -> Vec<String> {
+    if had.len() + given.len() > TAGS_MAX && !given.is_empty() {
+        return given;
+    }
+    let mut tags = had;
+    tags.extend(given);
+    tags.sort_unstable();
+    tags.dedup();
+    tags
 }
 
 /// Tags of the policy, and of the origin's Surrogate-Key and Cache-Tag.

@@ -12,7 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use super::Peer;
 use crate::semantics::authority::{Authority, AuthorityText, Hostname};
 use crate::semantics::forwarded;
-use crate::semantics::target::Target;
+use crate::semantics::target::{Target, TargetError};
 
 /// The body of a request, as it comes in.
 pub struct Upload(UnsyncBoxBody<Bytes, BoxError>);
@@ -114,9 +114,14 @@ fn check(parts: &http::request::Parts, body: bool) -> Result<Checked, Refused> {
     let text = authority_of(parts.version, &parts.uri, &parts.headers)?;
     let authority =
         Authority::parse(text.as_str()).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let known_scheme = parts
+        .uri
+        .scheme_str()
+        .is_none_or(|scheme| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"));
     let target = match parts.uri.path_and_query() {
-        Some(target) => Target::of(target),
-        None => Target::parse("/"),
+        Some(target) if known_scheme => Target::of(target),
+        // A scheme that nobody serves here, or the authority alone, which is for CONNECT (RFC 9112 section 3.2.3).
+        _ => Err(TargetError::NoPath),
     };
     let target = target.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     if target.path() == "*" && parts.method != Method::OPTIONS {

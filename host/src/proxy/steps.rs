@@ -261,6 +261,11 @@ pub fn carry(
     if !client.peer_trusted {
         forwarded::remove_claims(&mut headers);
     }
+    if matches!(head.method, Method::GET | Method::HEAD) {
+        forwarded::remove_overrides(&mut headers);
+    }
+    // The same port, said or not, is the same place.
+    let default_port = if client.scheme == "https" { 443 } else { 80 };
     let protocol = if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
     let exchange = Box::new(Exchange {
         request: RequestView {
@@ -268,7 +273,7 @@ pub fn carry(
             scheme: client.scheme,
             host: head.hostname.clone(),
             authority: head.authority,
-            port: head.port,
+            port: head.port.filter(|port| *port != default_port),
             target: head.target,
             headers,
             received_at: proxy.clock.now(),

@@ -17,19 +17,33 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// What strangers may not tell an origin about themselves.
-const CLAIMS: [HeaderName; 10] = [
-    FORWARDED,
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-real-ip"),
-    // Frameworks route by these: unkeyed, they would decide what others get.
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-forwarded-prefix"),
+/// What strangers may not tell an origin about themselves: whole names, beside all that begin as `FAMILIES` do. Servers and
+/// frameworks go by these fields, and since they are no part of the cache key, what they lead to would be what others get.
+const CLAIMS: [&str; 16] = [
+    "forwarded",
+    "forwarded-for",
+    "x-forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-host",
+    "x-url-scheme",
+    "x-scheme",
+    "x-https",
+    "front-end-https",
+    "x-arr-ssl",
+];
+const FAMILIES: [&str; 3] = ["x-forwarded-", "x-original-", "x-rewrite-"];
+
+/// Fields by which frameworks take one method for another.
+const OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
 ];
 
 /// The client's address: the peer's, unless it is trusted; then the right-most address of X-Forwarded-For, or else of
@@ -194,22 +208,30 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Removes what an untrusted peer says of itself (Forwarded, X-Real-IP and their like).
+/// Removes what an untrusted peer says of itself (Forwarded, X-Real-IP and their like), and every field with an underscore in
+/// its name, which servers behind CGI and WSGI read as the one with a hyphen.
 pub fn remove_claims(headers: &mut HeaderMap) {
-    // One look at the names there are: most requests make no claim, and a removal costs a look-up for each.
-    if headers.keys().any(|name| may_claim(name.as_str())) {
-        for name in &CLAIMS {
+    // Most requests make no claim.
+    if !headers.keys().any(|name| is_claim(name.as_str())) {
+        return;
+    }
+    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+/// Removes what would make another method of a read, whose answer others get.
+pub fn remove_overrides(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| name.as_str().starts_with("x-") && OVERRIDES.contains(name)) {
+        for name in &OVERRIDES {
             headers.remove(name);
         }
     }
 }
 
-/// Names that begin as claims do.
-fn may_claim(name: &str) -> bool {
-    name == "forwarded"
-        || name.starts_with("x-forwarded-")
-        || name.starts_with("x-re")
-        || name.starts_with("x-original-")
+fn is_claim(name: &str) -> bool {
+    name.contains('_') || FAMILIES.iter().any(|family| name.starts_with(family)) || CLAIMS.contains(&name)
 }
 
 /// Sets what an http origin is told: X-Forwarded-For (appended when the peer is trusted, else replaced), X-Forwarded-Proto,

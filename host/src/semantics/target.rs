@@ -4,7 +4,7 @@
 //! (it would become a separator), an encoded NUL, dot segments (whoever resolves them first wins), and bytes that are no
 //! UTF-8. All else stays what it is: `//` is an empty segment, `%252F` is the three characters `%2F`, a backslash is a
 //! backslash and no separator, other control characters are themselves and leave encoded again. A number sign, which a
-//! request target should not have, is an ordinary character.
+//! request target should not have, is an ordinary character here; of a client's target hyper cuts it off with all behind it.
 //!
 //! The query is never decoded as a whole: it stays the text that came in.
 
@@ -64,6 +64,10 @@ impl Target {
 
     /// The same of what hyper has cut out of the request; nothing is copied that need not be decoded.
     pub fn of(path_and_query: &PathAndQuery) -> Result<Self, TargetError> {
+        if path_and_query.as_str().starts_with('?') {
+            // Of an absolute form without a path: that is the root (RFC 9110 section 4.2.3).
+            return Self::parse(&format!("/{}", path_and_query.as_str()));
+        }
         match origin_form(path_and_query.as_str())? {
             Cow::Borrowed(raw) if raw.len() == path_and_query.as_str().len() => {
                 let (path_end, decoded) = Self::read(raw)?;
@@ -328,6 +332,9 @@ mod tests {
 
     #[test]
     fn what_hyper_cut_out_reads_as_the_same_text() {
+        let absolute: http::Uri = "http://a.test?x=1".parse().expect("hyper takes it");
+        let target = Target::of(absolute.path_and_query().expect("a query")).expect("a target");
+        assert_eq!((target.path(), target.query(), target.raw()), ("/", Some("x=1"), "/?x=1"));
         for text in ["/", "/a?b", "/a%20b?c%20d", "/?", "*", "/a%2fb", "/a/../b", "//x?y?z"] {
             let cut: PathAndQuery = text.parse().expect("hyper takes it");
             let all = |read: Result<Target, TargetError>| {
