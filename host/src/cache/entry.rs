@@ -93,6 +93,12 @@ pub enum EntryBody {
 }
 
 impl Entry {
+    /// The same entry under another head.
+    pub fn with_head(&self, head: EntryHead) -> Self {
+        let (key, variant, body) = (self.key.clone(), self.variant.clone(), self.body.clone());
+        Self { id: self.id, key, variant, head, body, ready: None }
+    }
+
     /// What purges may hit this entry by, when it is looked up for `asked_path`.
     pub(super) fn marks<'a>(&'a self, asked_path: Option<&'a str>) -> Marks<'a> {
         Marks {

@@ -380,15 +380,7 @@ impl Shared {
         if let EntryBody::Inline(bytes) = &entry.body {
             head.size = Some(bytes.len() as u64);
         }
-        let fresh = Entry {
-            id: entry.id,
-            key: entry.key.clone(),
-            variant: entry.variant.clone(),
-            head,
-            body: entry.body.clone(),
-            ready: None,
-        };
-        let fresh = Arc::new(fresh);
+        let fresh = Arc::new(entry.with_head(head));
         if self.is_purged(entry, None) || self.is_purged(&fresh, None) {
             return fresh;
         }

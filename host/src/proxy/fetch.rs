@@ -434,14 +434,7 @@ impl Origin {
                 release(lead, remember(&carried, why));
                 // This client gets it as the origin and the policy have it now: `private` of the 304 included.
                 let head = EntryHead { status: merged.status, headers: merged.headers, timing, ..entry.head.clone() };
-                Arc::new(Entry {
-                    id: entry.id,
-                    key: entry.key.clone(),
-                    variant: entry.variant.clone(),
-                    head,
-                    body: entry.body.clone(),
-                    ready: None,
-                })
+                Arc::new(entry.with_head(head))
             }
         };
         let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
