@@ -52,6 +52,29 @@ pub fn query_decode(text: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(out).ok().map(Cow::Owned)
 }
 
+/// Decodes `%XX` alone, as the host does for a path and for `query-param`: a `%` without two hex digits behind it stays as
+/// it is, and so does a `+`. None if what comes out is not UTF-8.
+#[must_use]
+pub fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes();
+    while let [byte, rest @ ..] = bytes {
+        bytes = rest;
+        let decoded = match (byte, rest) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        if decoded.is_some() {
+            bytes = &rest[2..];
+        }
+        out.push(decoded.unwrap_or(*byte));
+    }
+    String::from_utf8(out).ok().map(Cow::Owned)
+}
+
 /// The value of a hex digit.
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
@@ -115,6 +138,14 @@ pub fn host_within(host: &str, domain: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percent_decoding_leaves_alone_what_is_none() {
+        assert_eq!(percent_decode("a+b").as_deref(), Some("a+b"));
+        assert_eq!(percent_decode("a%20b%2B%zz%2").as_deref(), Some("a b+%zz%2"));
+        assert_eq!(percent_decode("%c3%a4").as_deref(), Some("ä"));
+        assert_eq!(percent_decode("%ff"), None);
+    }
 
     #[test]
     fn a_star_stands_for_any_run_of_characters() {

@@ -26,13 +26,14 @@ use fixture::{DONE, Fixture, NEXT, deny};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, Method, StatusCode};
 use proxyhost::clock::Timestamp;
-use proxyhost::policy::exchange::{ClientView, LookupEdits, RequestView, ResponseView, StoreEdits, UpstreamEdits};
+use proxyhost::policy::exchange::{ClientView, RequestView, ResponseView};
 use proxyhost::policy::settings::{ChainSource, Isolation, Secret};
 use proxyhost::policy::{
     Capabilities, Chain, ChainSettings, Decision, Exchange, Limits, OnFailure, Phase, Policies, PolicySettings,
     Settings,
 };
 use proxyhost::semantics::authority::Hostname;
+use proxyhost::semantics::interest::Interest;
 use proxyhost::semantics::target::Target;
 use proxyhost::telemetry::metrics::Metrics;
 use sha2::Sha256;
@@ -58,32 +59,27 @@ fn exchange() -> Box<Exchange> {
     ] {
         headers.insert(name, value.parse().expect("a good value"));
     }
-    Box::new(Exchange {
-        request: RequestView {
-            method: Method::GET,
-            scheme: "http",
-            host: Hostname::parse("downloads.example.com").expect("a name"),
-            authority: "downloads.example.com".into(),
-            port: None,
-            target: Target::parse(&format!("/some/folder/of/files/file.ext?expires=1893456000&sig={}", signature()))
-                .expect("a target"),
-            headers: headers.clone(),
-            received_at: Timestamp::from_millis(1_800_000_000_000),
-        },
-        client: ClientView { ip: "192.0.2.7".parse().expect("an address"), attributes: Default::default() },
-        upstream: UpstreamEdits::default(),
-        lookup: LookupEdits::default(),
-        store: StoreEdits::default(),
-        response: Some(ResponseView {
-            status: StatusCode::OK,
-            headers,
-            cache_status: "hit",
-            origin_path: Some("/some/folder/of/files/file.ext".into()),
-        }),
-        vars: Vec::new(),
-        failed_open: false,
-        unreadable_header: false,
-    })
+    let request = RequestView {
+        method: Method::GET,
+        scheme: "http",
+        host: Hostname::parse("downloads.example.com").expect("a name"),
+        authority: "downloads.example.com".into(),
+        port: None,
+        target: Target::parse(&format!("/some/folder/of/files/file.ext?expires=1893456000&sig={}", signature()))
+            .expect("a target"),
+        interest: Interest::of(&headers),
+        headers: headers.clone(),
+        received_at: Timestamp::from_millis(1_800_000_000_000),
+    };
+    let client = ClientView { ip: "192.0.2.7".parse().expect("an address"), attributes: Default::default() };
+    let mut exchange = Exchange::new(request, client);
+    exchange.response = Some(ResponseView {
+        status: StatusCode::OK,
+        headers,
+        cache_status: "hit",
+        origin_path: Some("/some/folder/of/files/file.ext".into()),
+    });
+    exchange
 }
 
 struct World {

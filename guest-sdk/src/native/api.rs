@@ -31,6 +31,19 @@ pub mod request {
         pub headers: Vec<(String, String)>,
     }
 
+    /// What is asked for.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct RequestLine {
+        /// Method.
+        pub method: String,
+        /// Host.
+        pub host: String,
+        /// Decoded path.
+        pub path: String,
+        /// Query.
+        pub query: Option<String>,
+    }
+
     /// Method.
     #[must_use]
     pub fn method() -> String {
@@ -77,8 +90,8 @@ pub mod request {
     pub fn query_params(name: &str) -> Vec<String> {
         let query = query().unwrap_or_default();
         text::query_pairs(&query)
-            .filter(|(key, _)| text::query_decode(key).as_deref() == Some(name))
-            .filter_map(|(_, value)| text::query_decode(value).map(Cow::into_owned))
+            .filter(|(key, _)| text::percent_decode(key).as_deref() == Some(name))
+            .filter_map(|(_, value)| text::percent_decode(value).map(Cow::into_owned))
             .collect()
     }
     /// Field lines joined with ", ".
@@ -107,13 +120,15 @@ pub mod request {
             names
         })
     }
-    /// A cookie. One that is given twice yields none.
+    /// A cookie. Of one that is given twice the first: user agents send the one with the longest path first (RFC 6265
+    /// section 5.4).
     #[must_use]
     pub fn cookie(name: &str) -> Option<String> {
-        let line = in_request(|call| call.request.header_lines("cookie").collect::<Vec<_>>().join("; "));
-        let mut values = line.split(';').filter_map(|pair| pair.trim().split_once('=')).filter(|(key, _)| *key == name);
-        let value = values.next()?.1.to_owned();
-        if values.next().is_some() { None } else { Some(value) }
+        in_request(|call| {
+            let pairs = call.request.header_lines("cookie").flat_map(|line| line.split(';'));
+            let mut found = pairs.filter_map(|pair| pair.split_once('=')).filter(|(key, _)| key.trim() == name);
+            found.next().map(|(_, value)| value.trim().to_owned())
+        })
     }
     /// Everything at once.
     #[must_use]
@@ -124,6 +139,16 @@ pub mod request {
             path: call.request.path.clone(),
             query: call.request.query.clone(),
             headers: call.request.headers.clone(),
+        })
+    }
+    /// What is asked for, at once.
+    #[must_use]
+    pub fn line() -> RequestLine {
+        in_request(|call| RequestLine {
+            method: call.request.method.clone(),
+            host: call.request.host.clone(),
+            path: call.request.path.clone(),
+            query: call.request.query.clone(),
         })
     }
     /// Arrival time in milliseconds since 1970.

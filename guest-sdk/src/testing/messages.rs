@@ -49,7 +49,7 @@ impl Request {
         };
         // The plus sign is itself in a path, other than in a query.
         let path = path.replace('+', "%2B");
-        let path = crate::text::query_decode(&path).expect("a test gives a path that can be decoded").into_owned();
+        let path = crate::text::percent_decode(&path).expect("a test gives a path that can be decoded").into_owned();
         let host = match authority.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
             _ => authority,

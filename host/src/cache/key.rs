@@ -55,7 +55,12 @@ impl CacheKey {
         escape_into(&mut bytes, parts.path, false);
         bytes.push(END);
         for (name, value) in parts.parts {
-            escape_into(&mut bytes, name, true);
+            if name.starts_with(':') {
+                // The host's own, which are as they should be.
+                bytes.extend_from_slice(name.as_bytes());
+            } else {
+                escape_into(&mut bytes, name, true);
+            }
             bytes.push(b'=');
             escape_into(&mut bytes, value, false);
             bytes.push(END);
@@ -171,7 +176,8 @@ pub fn prefix_range(host: &str, prefix: &str) -> Vec<u8> {
 
 fn escape_into(bytes: &mut SmallVec<[u8; 256]>, text: &str, is_name: bool) {
     let special = |byte: u8| byte <= ESCAPE || (is_name && byte == b'=');
-    if !text.bytes().any(special) {
+    // To the end without stopping: that takes many bytes at a time, and there is next to never one to stop at.
+    if !text.bytes().fold(false, |found, byte| found | special(byte)) {
         bytes.extend_from_slice(text.as_bytes());
         return;
     }

@@ -18,7 +18,7 @@ use wit_parser::Resolve;
 
 use super::Phase;
 use super::bindings::proxyhost::policy as wit;
-use super::convert::{Returned, ReturnedUnit};
+use super::convert::{Returned, ReturnedUnit, in_place};
 use super::cwasm::{self, CodeCache, Hash256};
 use super::engine::Runtime;
 use super::error::{LoadError, PolicyError};
@@ -208,6 +208,7 @@ impl Compiled {
         let mut linker = Linker::<State>::new(&runtime.engine);
         let link = |linker: &mut Linker<State>| -> wasmtime::Result<InstancePre<State>> {
             add_interface(linker, secrets)?;
+            in_place::add_to_linker(linker, &runtime.interface.name_of("crypto"))?;
             if self.inspection.lane == Lane::Fiber {
                 wasmtime_wasi::p2::add_to_linker_async(linker)?;
                 stub_unknown_wasi(linker, runtime, &self.component)?;

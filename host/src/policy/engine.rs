@@ -1,4 +1,4 @@
-//! The one engine, its epoch ticker, and what all policies share.
+//! The one engine, and what all policies share.
 //!
 //! One engine, because stores of different engines must never meet (RUSTSEC-2026-0222). Instances come from a pool: a fresh
 //! store, instance and call is three times faster than on demand (WASM.md section 2). Where the address space for the pool
@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -19,10 +19,9 @@ use wasmtime::{
 use super::capability::rate::RateLimiter;
 use super::component::Interface;
 use super::error::PolicyError;
+use super::ticker::Ticker;
 use crate::telemetry::metrics::Metrics;
 
-/// Length of an epoch: time limits are whole milliseconds.
-const TICK: Duration = Duration::from_millis(1);
 /// Linear memories in the pool: each takes address space only (4 GiB and a guard).
 const MEMORIES: u32 = 1000;
 /// A Python or composed component uses several core instances.
@@ -39,6 +38,8 @@ const FIBERS: usize = 512;
 pub(crate) struct Runtime {
     /// The engine.
     pub(crate) engine: Engine,
+    /// Its clock.
+    pub(crate) ticker: Ticker,
     /// What this version offers.
     pub(crate) interface: Interface,
     /// Buckets of `rate`.
@@ -73,10 +74,11 @@ impl Runtime {
                     .map_err(|error| PolicyError(format!("the WebAssembly engine can't be made: {error:#}")))?
             }
         };
-        start_ticker(&engine)?;
+        let ticker = Ticker::start(&engine)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             engine,
+            ticker,
             interface: Interface::of_this_version()?,
             rates: Arc::default(),
             metrics,
@@ -124,22 +126,4 @@ fn config(pool_memory: Option<usize>) -> Config {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
     config
-}
-
-/// One thread moves the epoch on every millisecond; it ends with the engine.
-fn start_ticker(engine: &Engine) -> Result<(), PolicyError> {
-    let engine = engine.weak();
-    std::thread::Builder::new()
-        .name("policy-epoch".to_owned())
-        .spawn(move || {
-            loop {
-                std::thread::sleep(TICK);
-                match engine.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
-                }
-            }
-        })
-        .map(|_| ())
-        .map_err(|error| PolicyError(format!("the epoch thread can't be started: {error}")))
 }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
 use crate::semantics::authority::{AuthorityText, Hostname};
+use crate::semantics::interest::Interest;
 use crate::semantics::target::Target;
 
 /// Everything that a policy may read or edit about one request.
@@ -52,6 +53,8 @@ pub struct RequestView {
     pub target: Target,
     /// Fields as sent.
     pub headers: HeaderMap,
+    /// What there was among them when they came in.
+    pub interest: Interest,
     /// Arrival.
     pub received_at: Timestamp,
 }
@@ -66,7 +69,7 @@ pub struct ClientView {
 }
 
 /// One edit of a header.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderEdit {
     /// Replace all lines of that name.
     Set(HeaderName, HeaderValue),
@@ -77,7 +80,7 @@ pub enum HeaderEdit {
 }
 
 /// Edits to the request that goes to the origin.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamEdits {
     /// Header edits in order.
     pub headers: Vec<HeaderEdit>,
@@ -92,7 +95,7 @@ pub struct UpstreamEdits {
 }
 
 /// Where to look in the cache.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookupEdits {
     /// Named parts added to the key, in order.
     pub parts: Vec<(String, String)>,
@@ -107,7 +110,7 @@ pub struct LookupEdits {
 }
 
 /// How to keep the response.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreEdits {
     /// Life.
     pub ttl: Option<Duration>,
@@ -134,6 +137,23 @@ pub struct ResponseView {
     pub cache_status: &'static str,
     /// The origin path that answered.
     pub origin_path: Option<Arc<str>>,
+}
+
+impl Exchange {
+    /// A request that no policy has seen yet.
+    pub fn new(request: RequestView, client: ClientView) -> Box<Self> {
+        Box::new(Self {
+            request,
+            client,
+            upstream: UpstreamEdits::default(),
+            lookup: LookupEdits::default(),
+            store: StoreEdits::default(),
+            response: None,
+            vars: Vec::new(),
+            failed_open: false,
+            unreadable_header: false,
+        })
+    }
 }
 
 impl RequestView {

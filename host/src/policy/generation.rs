@@ -123,6 +123,7 @@ impl Generation {
             return (exchange, Err(self.failure(phase, FailureKind::Quarantine, reason)));
         }
         self.runtime.metrics.policy_calls.inc();
+        let _running = self.runtime.ticker.run();
         let (exchange, outcome) = match self.lane() {
             Lane::Direct => pool::call_direct(self, phase, exchange, began),
             // Boxed, so that the rare lane does not make every request's future larger.

@@ -37,6 +37,7 @@ pub mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
+mod ticker;
 mod wasi;
 mod watch;
 

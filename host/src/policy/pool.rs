@@ -236,6 +236,7 @@ async fn start_on_fiber(generation: &Arc<Generation>, began: Instant, meter: Arc
 /// Starts one instance off the request path and throws it away: whether the policy can be started at all. Blocks.
 pub(crate) fn try_start(generation: &Arc<Generation>) -> Result<(), (FailureKind, String)> {
     let began = Instant::now();
+    let _running = generation.runtime.ticker.run();
     let started = match generation.lane() {
         Lane::Direct => start_direct(generation, began),
         // A thread of its own, since the caller's may belong to a runtime, where nothing may be waited for.

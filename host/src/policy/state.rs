@@ -107,12 +107,38 @@ pub(crate) struct State {
 
 #[derive(Default)]
 struct Undo {
-    upstream: Option<UpstreamEdits>,
-    lookup: Option<LookupEdits>,
-    store: Option<StoreEdits>,
-    vars: Option<Vec<(String, String)>>,
+    upstream: Saved<UpstreamEdits>,
+    lookup: Saved<LookupEdits>,
+    store: Saved<StoreEdits>,
+    vars: Saved<Vec<(String, String)>>,
     response: Vec<ResponseUndo>,
-    dirty: bool,
+}
+
+/// A group of edits as it was before the call.
+#[derive(Default)]
+enum Saved<T> {
+    /// As it is.
+    #[default]
+    Untouched,
+    /// It had no edits: most groups have none before the one call that edits them.
+    Empty,
+    Edits(Box<T>),
+}
+
+impl<T: Clone + Default + PartialEq> Saved<T> {
+    fn save(&mut self, edits: &T) {
+        if matches!(self, Self::Untouched) {
+            *self = if *edits == T::default() { Self::Empty } else { Self::Edits(Box::new(edits.clone())) };
+        }
+    }
+
+    fn restore(self, edits: &mut T) {
+        match self {
+            Self::Untouched => {}
+            Self::Empty => *edits = T::default(),
+            Self::Edits(before) => *edits = *before,
+        }
+    }
 }
 
 enum ResponseUndo {
@@ -136,9 +162,7 @@ impl State {
 
     /// Gives the exchange back with its edits.
     pub(crate) fn take(&mut self) -> Option<Box<Exchange>> {
-        if self.undo.dirty {
-            self.undo = Undo::default();
-        }
+        self.undo = Undo::default();
         self.exchange.take()
     }
 
@@ -146,18 +170,10 @@ impl State {
     pub(crate) fn roll_back(&mut self) {
         let Some(exchange) = self.exchange.as_deref_mut() else { return };
         let undo = std::mem::take(&mut self.undo);
-        if let Some(upstream) = undo.upstream {
-            exchange.upstream = upstream;
-        }
-        if let Some(lookup) = undo.lookup {
-            exchange.lookup = lookup;
-        }
-        if let Some(store) = undo.store {
-            exchange.store = store;
-        }
-        if let Some(vars) = undo.vars {
-            exchange.vars = vars;
-        }
+        undo.upstream.restore(&mut exchange.upstream);
+        undo.lookup.restore(&mut exchange.lookup);
+        undo.store.restore(&mut exchange.store);
+        undo.vars.restore(&mut exchange.vars);
         if let Some(response) = &mut exchange.response {
             for step in undo.response.into_iter().rev() {
                 match step {
@@ -193,8 +209,7 @@ impl State {
         let Self { exchange: Some(exchange), undo, .. } = self else {
             return Err(wrong_phase(function, Moments::BEFORE_ORIGIN));
         };
-        undo.dirty = true;
-        undo.upstream.get_or_insert_with(|| exchange.upstream.clone());
+        undo.upstream.save(&exchange.upstream);
         Ok(&mut exchange.upstream)
     }
 
@@ -204,8 +219,7 @@ impl State {
         let Self { exchange: Some(exchange), undo, .. } = self else {
             return Err(wrong_phase(function, Moments::ON_REQUEST));
         };
-        undo.dirty = true;
-        undo.lookup.get_or_insert_with(|| exchange.lookup.clone());
+        undo.lookup.save(&exchange.lookup);
         Ok(&mut exchange.lookup)
     }
 
@@ -215,8 +229,7 @@ impl State {
         let Self { exchange: Some(exchange), undo, .. } = self else {
             return Err(wrong_phase(function, Moments::ON_ORIGIN_RESPONSE));
         };
-        undo.dirty = true;
-        undo.store.get_or_insert_with(|| exchange.store.clone());
+        undo.store.save(&exchange.store);
         Ok(&mut exchange.store)
     }
 
@@ -226,8 +239,7 @@ impl State {
         let Self { exchange: Some(exchange), undo, .. } = self else {
             return Err(wrong_phase(function, Moments::PHASES));
         };
-        undo.dirty = true;
-        undo.vars.get_or_insert_with(|| exchange.vars.clone());
+        undo.vars.save(&exchange.vars);
         Ok(&mut exchange.vars)
     }
 
@@ -239,13 +251,11 @@ impl State {
 
     /// Before the response's status changes.
     pub(crate) fn save_status(&mut self, status: StatusCode) {
-        self.undo.dirty = true;
         self.undo.response.push(ResponseUndo::Status(status));
     }
 
     /// Before a header of the response changes.
     pub(crate) fn save_header(&mut self, name: &HeaderName, values: SmallVec<[HeaderValue; 1]>) {
-        self.undo.dirty = true;
         self.undo.response.push(ResponseUndo::Header(name.clone(), values));
     }
 }

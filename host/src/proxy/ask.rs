@@ -47,8 +47,8 @@ impl Ask {
         };
         // In the spelling of the key: neither case nor a last dot of a client's ends up in what others get.
         let authority = match exchange.request.port {
-            Some(port) => format!("{}:{port}", carried.hostname),
-            None => carried.hostname.to_string(),
+            Some(port) => format!("{}:{port}", carried.exchange.request.host),
+            None => carried.exchange.request.host.to_string(),
         };
         let mut headers = exchange.request.headers.clone();
         hop_by_hop::strip(&mut headers);

@@ -7,12 +7,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
 use super::Proxy;
+use super::steps::Carried;
 use crate::local::Local;
-use crate::semantics::target::Target;
 use crate::telemetry::access_log::Record;
 
 /// Pieces of a body in order.
@@ -22,7 +23,7 @@ pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 pub struct Body {
     kind: Kind,
     sent: u64,
-    pending: Option<PendingRecord>,
+    pending: Option<Pending>,
 }
 
 enum Kind {
@@ -31,36 +32,22 @@ enum Kind {
     Stream { pieces: Pieces, remaining: Option<u64> },
 }
 
-/// What the access log will say of a request when its body has ended.
+/// What the access log will say of a request that no site took.
 pub struct Logged {
     pub client: IpAddr,
     pub method: Method,
-    pub target: AskedFor,
+    pub target: String,
     pub version: Version,
     pub status: StatusCode,
     pub referer: Option<HeaderValue>,
     pub user_agent: Option<HeaderValue>,
 }
 
-/// A request target for the log.
-pub enum AskedFor {
-    Target(Target),
-    /// As it came, and could not be read.
-    Unread(String),
-}
-
-impl AskedFor {
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Target(target) => target.raw(),
-            Self::Unread(text) => text,
-        }
-    }
-}
-
-struct PendingRecord {
-    proxy: Local<Proxy>,
-    logged: Logged,
+/// Whose record is written when the body ends.
+enum Pending {
+    /// The request's own, with the status that it got.
+    Carried(Box<Carried>, StatusCode),
+    Refused(Local<Proxy>, Box<Logged>),
 }
 
 impl Body {
@@ -89,9 +76,15 @@ impl Body {
         }
     }
 
-    /// Writes this record when the body ends, however it ends.
-    pub fn logged(mut self, proxy: Local<Proxy>, logged: Logged) -> Self {
-        self.pending = Some(PendingRecord { proxy, logged });
+    /// Writes the request's record when the body ends, however it ends.
+    pub fn logged(mut self, carried: Box<Carried>, status: StatusCode) -> Self {
+        self.pending = Some(Pending::Carried(carried, status));
+        self
+    }
+
+    /// The same for a request that no site took.
+    pub fn refused(mut self, proxy: Local<Proxy>, logged: Logged) -> Self {
+        self.pending = Some(Pending::Refused(proxy, Box::new(logged)));
         self
     }
 }
@@ -147,20 +140,46 @@ impl http_body::Body for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            let PendingRecord { proxy, logged } = pending;
-            proxy.metrics.response_bytes.inc_by(self.sent);
-            proxy.log.write(&Record {
-                client: logged.client,
-                at: proxy.clock.now(),
-                method: &logged.method,
-                target: logged.target.as_str(),
-                version: logged.version,
-                status: logged.status,
-                bytes: self.sent,
-                referer: logged.referer.as_ref(),
-                user_agent: logged.user_agent.as_ref(),
-            });
+        match &self.pending {
+            Some(Pending::Carried(carried, status)) => {
+                let request = &carried.exchange.request;
+                self.write(
+                    &carried.proxy,
+                    &Record {
+                        client: carried.exchange.client.ip,
+                        at: carried.proxy.clock.now(),
+                        method: &request.method,
+                        target: request.target.raw(),
+                        version: carried.version,
+                        status: *status,
+                        bytes: self.sent,
+                        referer: request.headers.get(REFERER),
+                        user_agent: request.headers.get(USER_AGENT),
+                    },
+                );
+            }
+            Some(Pending::Refused(proxy, logged)) => self.write(
+                proxy,
+                &Record {
+                    client: logged.client,
+                    at: proxy.clock.now(),
+                    method: &logged.method,
+                    target: &logged.target,
+                    version: logged.version,
+                    status: logged.status,
+                    bytes: self.sent,
+                    referer: logged.referer.as_ref(),
+                    user_agent: logged.user_agent.as_ref(),
+                },
+            ),
+            None => {}
         }
+    }
+}
+
+impl Body {
+    fn write(&self, proxy: &Proxy, record: &Record<'_>) {
+        proxy.metrics.response_bytes.inc_by(self.sent);
+        proxy.log.write(record);
     }
 }

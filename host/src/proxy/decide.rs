@@ -60,7 +60,7 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
 }
 
 /// Runs a phase that decides; anything but `Next` ends the request.
-pub async fn run(mut carried: Carried, phase: Phase) -> Result<Carried, Early> {
+pub async fn run(mut carried: Box<Carried>, phase: Phase) -> Result<Box<Carried>, Early> {
     let (exchange, decision) = carried.policies.run(phase, carried.exchange).await;
     carried.exchange = exchange;
     match answer(&decision) {
@@ -160,7 +160,7 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
     parts.extend(upstream.try_paths.iter().map(|path| (":t", path.as_str())));
     parts.extend(named.iter().map(|(name, value)| (name.as_str(), *value)));
     CacheKey::build(&KeyParts {
-        host: &carried.hostname,
+        host: &carried.exchange.request.host,
         path: lookup.key.as_deref().unwrap_or_else(|| request.path()),
         parts: &parts,
     })
@@ -182,19 +182,19 @@ fn body_allowed(carried: &Carried, brought: Brought, purges: bool) -> Result<(),
     }
 }
 
-fn refuse(carried: Carried, status: StatusCode, why: &str) -> Early {
+fn refuse(carried: Box<Carried>, status: StatusCode, why: &str) -> Early {
     let (headers, body) = failure::page(status, why);
     Deliverable::local(carried, status, headers, body, Outcome::local(Word::Error))
 }
 
-fn not_allowed(carried: Carried) -> Early {
+fn not_allowed(carried: Box<Carried>) -> Early {
     let allow = allow_of(&carried);
     let mut deliverable = refuse(carried, StatusCode::METHOD_NOT_ALLOWED, "");
     deliverable.headers.insert(ALLOW, allow);
     deliverable
 }
 
-fn options(carried: Carried) -> Early {
+fn options(carried: Box<Carried>) -> Early {
     let mut headers = HeaderMap::new();
     headers.insert(ALLOW, allow_of(&carried));
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -216,8 +216,8 @@ fn allow_of(carried: &Carried) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("GET, HEAD"))
 }
 
-async fn purge_by_method(carried: Carried) -> Early {
-    let host = carried.hostname.as_str().to_owned();
+async fn purge_by_method(carried: Box<Carried>) -> Early {
+    let host = carried.exchange.request.host.as_str().to_owned();
     let path = carried.exchange.request.path().to_owned();
     let scope = if path == "/" { PurgeScope::Host { host } } else { PurgeScope::Path { host, path } };
     match carried.proxy.cache.purge(scope).await {

@@ -7,12 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, REFERER, TRANSFER_ENCODING, USER_AGENT,
-};
+use http::header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use super::body::{AskedFor, Body, Logged, Pieces};
+use super::body::{Body, Logged, Pieces};
 use super::gap::{self, Refetch};
 use super::outcome::{Outcome, Word};
 use super::steps::{Carried, Hit};
@@ -22,6 +20,7 @@ use crate::local::Local;
 use crate::policy::exchange::ResponseView;
 use crate::policy::{Decision, Phase};
 use crate::semantics::byte_range::{self, ByteRange, ContentRange, Resolved};
+use crate::semantics::interest::Interest;
 use crate::semantics::precondition::{self, Precondition};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -45,7 +44,7 @@ pub enum Source {
 
 /// An answer before the last phase of the policy.
 pub struct Deliverable {
-    pub carried: Carried,
+    pub carried: Box<Carried>,
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub source: Source,
@@ -58,7 +57,13 @@ pub struct Deliverable {
 
 impl Deliverable {
     /// An answer of our own: a page, a redirect, a policy's reply.
-    pub fn local(carried: Carried, status: StatusCode, headers: HeaderMap, body: Bytes, outcome: Outcome) -> Box<Self> {
+    pub fn local(
+        carried: Box<Carried>,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        outcome: Outcome,
+    ) -> Box<Self> {
         let source = if body.is_empty() { Source::Nothing } else { Source::Bytes(body) };
         Box::new(Self { carried, status, headers, source, outcome, origin_path: None, negotiate: false })
     }
@@ -101,7 +106,7 @@ fn length_of(source: &Source) -> Option<u64> {
 }
 
 /// Makes the response.
-pub async fn deliver(mut answer: Deliverable) -> Response<Body> {
+pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
     if let Source::Entry(entry) = &answer.source {
         let age = entry.head.timing.age(answer.carried.proxy.clock.now());
         answer.headers.insert(AGE, HeaderValue::from(age.as_secs()));
@@ -113,16 +118,20 @@ pub async fn deliver(mut answer: Deliverable) -> Response<Body> {
             _ => _ = answer.headers.append(CACHE_STATUS, value),
         }
     }
-    if answer.carried.policies.exports(Phase::OnDeliver) {
+    let judged = answer.carried.policies.exports(Phase::OnDeliver);
+    if judged {
         answer = Box::pin(last_word(answer)).await;
     }
-    answer.headers.remove(TRANSFER_ENCODING);
+    if judged || !matches!(answer.source, Source::Entry(_)) {
+        // How the body goes out is hyper's to say. An entry was kept without it.
+        answer.headers.remove(TRANSFER_ENCODING);
+    }
     let (status, body) = represent(&mut answer).await;
     finish(answer, status, body)
 }
 
 /// Runs on-deliver. A failure takes the place of the answer: it may have been about to strip a header.
-async fn last_word(mut answer: Deliverable) -> Deliverable {
+async fn last_word(mut answer: Box<Deliverable>) -> Box<Deliverable> {
     if answer.origin_path.is_none() && matches!(answer.outcome.word(), Word::Policy | Word::Error) {
         // Said so that a policy can tell its own answers from those of the origin.
         answer.carried.exchange.response = None;
@@ -162,7 +171,7 @@ async fn represent(answer: &mut Deliverable) -> (StatusCode, Body) {
     let read = head || answer.carried.exchange.request.method == Method::GET;
     if answer.negotiate && read && answer.status == StatusCode::OK {
         let request = &answer.carried.exchange.request;
-        if precondition::is_conditional(&request.headers) {
+        if request.interest.has(Interest::CONDITIONS) {
             match precondition::evaluate(&request.method, &request.headers, &answer.headers) {
                 Precondition::Proceed => {}
                 Precondition::NotModified => {
@@ -176,7 +185,7 @@ async fn represent(answer: &mut Deliverable) -> (StatusCode, Body) {
         }
         if let (Source::Entry(entry), Some(length)) = (&answer.source, length) {
             answer.headers.entry(ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
-            if !head && request.headers.contains_key(RANGE) {
+            if !head && request.interest.has(Interest::RANGE) && request.headers.contains_key(RANGE) {
                 let entry = Arc::clone(entry);
                 let resolved = match byte_range::parse_range(&request.headers) {
                     Some(specs) if precondition::if_range_holds(&request.headers, &answer.headers) => {
@@ -311,23 +320,10 @@ async fn refetch(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: 
     Refetch::of(carried)
 }
 
-fn finish(answer: Deliverable, status: StatusCode, body: Body) -> Response<Body> {
-    let Deliverable { carried, headers, outcome, .. } = answer;
-    let Carried { proxy, site, exchange, version, .. } = carried;
-    site.count(outcome.word());
-    let exchange = *exchange;
-    let request = exchange.request;
-    let logged = Logged {
-        client: exchange.client.ip,
-        method: request.method,
-        target: AskedFor::Target(request.target),
-        version,
-        status,
-        referer: request.headers.get(REFERER).cloned(),
-        user_agent: request.headers.get(USER_AGENT).cloned(),
-    };
-    let body = body.logged(proxy, logged);
-    let mut response = Response::new(body);
+fn finish(answer: Box<Deliverable>, status: StatusCode, body: Body) -> Response<Body> {
+    let Deliverable { carried, headers, outcome, .. } = *answer;
+    carried.site.count(outcome.word());
+    let mut response = Response::new(body.logged(carried, status));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -339,7 +335,7 @@ pub fn plain(proxy: Local<Proxy>, why: &str, logged: Logged) -> Response<Body> {
     let (mut headers, page) = failure::page(status, why);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(page.len() as u64));
     let body = if logged.method == Method::HEAD { Body::empty() } else { Body::full(page) };
-    let body = body.logged(proxy, logged);
+    let body = body.refused(proxy, logged);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

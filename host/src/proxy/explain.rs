@@ -3,16 +3,19 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use serde_json::{Value, json};
+use smallvec::smallvec;
 
 use super::decide;
-use super::request::{Brought, Head};
-use super::steps::{Client, carry, directives, method_allowed, seconds};
+use super::request::{clean, port_of};
+use super::steps::{Carried, directives, method_allowed, seconds};
 use super::{Proxy, outcome::Forward};
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::{Asked, Tier};
 use crate::local::Local;
-use crate::policy::Phase;
+use crate::policy::exchange::{ClientView, RequestView};
+use crate::policy::{Exchange, Phase};
 use crate::semantics::authority::Authority;
+use crate::semantics::interest::Interest;
 use crate::semantics::target::Target;
 
 /// A request as a person describes it.
@@ -61,18 +64,22 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
         told["because"] = json!("the host does not take this method");
         return Ok(told);
     }
-    let head = Head {
+    let mut request = RequestView {
         method,
-        version: Version::HTTP_11,
-        hostname: authority.host,
+        scheme,
+        port: port_of(&authority, scheme),
+        host: authority.host,
         authority: text.into(),
-        port: authority.port,
         target,
+        interest: Interest::of(&headers),
         headers,
-        body: Brought::Nothing,
+        received_at: proxy.clock.now(),
     };
-    let client = Client { peer: question.client, address: question.client, scheme, peer_trusted: false };
-    let mut carried = carry(proxy.clone(), generation, site, head, client);
+    clean(&mut request, false);
+    let client = ClientView { ip: question.client, attributes: smallvec![("conn.protocol", "HTTP/1.1".into())] };
+    let exchange = Exchange::new(request, client);
+    let version = Version::HTTP_11;
+    let mut carried = Carried::begin(proxy.clone(), generation, site, exchange, version, question.client, false);
     if carried.policies.exports(Phase::OnRequest) {
         let (exchange, decision) = carried.policies.run(Phase::OnRequest, carried.exchange).await;
         carried.exchange = exchange;
@@ -115,7 +122,7 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
     let fresh = freshness::decide(
         &stored.retention,
         &stored.timing,
-        &directives(&request.headers),
+        &directives(request),
         carried.exchange.lookup.max_age,
         now,
     );

@@ -83,7 +83,7 @@ pub fn refresh(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) {
 }
 
 /// The leader may have fetched another part than this request wants: that part has to be of the same object.
-async fn followed(carried: Carried, key: CacheKey, entry: Arc<Entry>) -> Result<Hit, Begun> {
+async fn followed(carried: Box<Carried>, key: CacheKey, entry: Arc<Entry>) -> Result<Hit, Begun> {
     let left = ttl_s(&entry.head.retention, &entry.head.timing, carried.proxy.clock.now());
     let outcome =
         || Outcome { collapsed: true, stored: true, ttl_s: Some(left), ..Outcome::forwarded(Forward::UriMiss) };
@@ -126,7 +126,10 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
     if !method.is_safe() && answer.response.status.as_u16() < 400 {
         // RFC 9111 section 4.4: what was kept of the target is no longer true.
         let request = &carried.exchange.request;
-        let scope = PurgeScope::Path { host: carried.hostname.as_str().to_owned(), path: request.path().to_owned() };
+        let scope = PurgeScope::Path {
+            host: carried.exchange.request.host.as_str().to_owned(),
+            path: request.path().to_owned(),
+        };
         if let Err(error) = carried.proxy.cache.invalidate(scope).await {
             tracing::error!(%error, "invalidation after an unsafe method failed");
         }
@@ -139,7 +142,7 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
 }
 
 /// HEAD for which nothing is kept: asked as HEAD, kept nowhere.
-async fn head_only(mut carried: Carried) -> Early {
+async fn head_only(mut carried: Box<Carried>) -> Early {
     if carried.policies.exports(Phase::OnOriginRequest) {
         carried = match decide::run(carried, Phase::OnOriginRequest).await {
             Ok(carried) => carried,
@@ -161,14 +164,19 @@ async fn head_only(mut carried: Carried) -> Early {
 
 /// A response after on-origin-response.
 struct Judged {
-    carried: Carried,
+    carried: Box<Carried>,
     response: OriginResponse,
     /// What there was before, if the policy edited it.
     as_sent: Option<Box<AsSent>>,
 }
 
 /// Runs on-origin-response on a final response.
-async fn judge(mut carried: Carried, mut response: OriginResponse, path: &str, word: Word) -> Result<Judged, Early> {
+async fn judge(
+    mut carried: Box<Carried>,
+    mut response: OriginResponse,
+    path: &str,
+    word: Word,
+) -> Result<Judged, Early> {
     if !carried.policies.exports(Phase::OnOriginResponse) {
         return Ok(Judged { carried, response, as_sent: None });
     }
@@ -189,7 +197,13 @@ async fn judge(mut carried: Carried, mut response: OriginResponse, path: &str, w
     Ok(Judged { carried, response, as_sent })
 }
 
-fn passed_on(carried: Carried, response: OriginResponse, path: String, outcome: Outcome, negotiate: bool) -> Early {
+fn passed_on(
+    carried: Box<Carried>,
+    response: OriginResponse,
+    path: String,
+    outcome: Outcome,
+    negotiate: bool,
+) -> Early {
     let OriginResponse { status, headers, length, body } = response;
     let source = Source::Stream { pieces: pieces(body), length };
     Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path.into()), negotiate })
@@ -199,7 +213,7 @@ fn pieces(body: BodyStream) -> super::body::Pieces {
     Box::pin(body.map(|piece| piece.map_err(std::io::Error::other)))
 }
 
-fn failed(carried: Carried, outcome: Outcome, error: &OriginError) -> Early {
+fn failed(carried: Box<Carried>, outcome: Outcome, error: &OriginError) -> Early {
     let (status, headers, body) = failure::of_origin(error);
     let outcome = Outcome { word: Some(Word::Error), ..outcome };
     Deliverable::local(carried, status, headers, body, outcome)
@@ -241,7 +255,7 @@ fn ttl_s(retention: &Retention, timing: &Timing, now: Timestamp) -> i64 {
 
 /// One fetch for the cache.
 struct Origin {
-    carried: Carried,
+    carried: Box<Carried>,
     key: CacheKey,
     lead: Option<Lead>,
     stale: Option<StaleEntry>,

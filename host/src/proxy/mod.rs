@@ -92,7 +92,11 @@ impl Proxy {
     }
 
     /// Answers one request.
-    pub async fn serve(own: Local<Self>, peer: Peer, request: Request<Option<Upload>>) -> Response<Body> {
-        steps::serve(own, peer, request).await
+    pub fn serve(
+        own: Local<Self>,
+        peer: Peer,
+        request: Request<Option<Upload>>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        steps::serve(own, peer, request)
     }
 }

@@ -1,7 +1,5 @@
 //! What the cache did for a request: the Cache-Status field (RFC 9211), and one word for logs, metrics and policies.
 
-use std::fmt::Write as _;
-
 use http::{HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
@@ -131,8 +129,8 @@ impl Outcome {
             text.add(status.as_str());
         }
         if let Some(ttl) = self.ttl_s {
-            // Writing to it cannot fail.
-            let _ = write!(text, "; ttl={ttl}");
+            text.add("; ttl=");
+            text.add(itoa::Buffer::new().format(ttl));
         }
         if self.stored {
             text.add("; stored");
@@ -154,13 +152,6 @@ struct Text(SmallVec<[u8; 96]>);
 impl Text {
     fn add(&mut self, text: &str) {
         self.0.extend_from_slice(text.as_bytes());
-    }
-}
-
-impl std::fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.add(text);
-        Ok(())
     }
 }
 

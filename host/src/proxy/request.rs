@@ -8,11 +8,16 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use smallvec::smallvec;
 
 use super::Peer;
-use crate::semantics::authority::{Authority, AuthorityText, Hostname};
-use crate::semantics::forwarded;
+use crate::clock::Timestamp;
+use crate::policy::Exchange;
+use crate::policy::exchange::{ClientView, RequestView};
+use crate::semantics::authority::{Authority, AuthorityText};
+use crate::semantics::interest::Interest;
 use crate::semantics::target::{Target, TargetError};
+use crate::semantics::{forwarded, hop_by_hop};
 
 /// The body of a request, as it comes in.
 pub struct Upload(UnsyncBoxBody<Bytes, BoxError>);
@@ -36,23 +41,17 @@ impl Upload {
 }
 
 /// A request that can be read in one way only.
-pub struct Head {
-    /// Method.
-    pub method: Method,
+pub struct Readable {
+    /// As policies will see it.
+    pub exchange: Box<Exchange>,
     /// HTTP version.
     pub version: Version,
-    /// Host, without port.
-    pub hostname: Hostname,
-    /// Authority as sent.
-    pub authority: AuthorityText,
-    /// The port in it.
-    pub port: Option<u16>,
-    /// Path and query.
-    pub target: Target,
-    /// Fields.
-    pub headers: HeaderMap,
     /// Whether a body comes with it, and how long it is if that is known.
-    pub body: Brought,
+    pub brought: Brought,
+    /// The body.
+    pub upload: Option<Upload>,
+    /// The other side of the connection is a trusted proxy.
+    pub peer_trusted: bool,
 }
 
 /// The body that a request brings.
@@ -84,30 +83,60 @@ impl Refused {
 /// Why a request is refused, and what there is of it for the log.
 pub type Refusal = Box<(Refused, http::request::Parts)>;
 
-/// Reads the head.
-pub fn read(request: Request<Option<Upload>>) -> Result<(Head, Option<Upload>), Refusal> {
-    let (parts, body) = request.into_parts();
-    match check(&parts, body.is_some()) {
-        Ok((Authority { host: hostname, port }, authority, target, brought)) => {
-            let head = Head {
-                method: parts.method,
-                version: parts.version,
-                hostname,
-                authority,
-                port,
-                target,
-                headers: parts.headers,
-                body: brought,
-            };
-            Ok((head, body))
-        }
-        Err(refused) => Err(Box::new((refused, parts))),
+/// Reads the head, and takes out of it what no origin and no policy is to see.
+pub fn read(
+    peer: Peer,
+    request: Request<Option<Upload>>,
+    trusted: &[ipnet::IpNet],
+    received_at: Timestamp,
+) -> Result<Readable, Refusal> {
+    let (parts, upload) = request.into_parts();
+    let interest = Interest::of(&parts.headers);
+    let (authority, text, target, brought) = match check(&parts, interest, upload.is_some()) {
+        Ok(checked) => checked,
+        Err(refused) => return Err(Box::new((refused, parts))),
+    };
+    let (ip, scheme, peer_trusted) = client_of(peer, &parts.headers, trusted);
+    let protocol = if parts.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
+    let mut request = RequestView {
+        method: parts.method,
+        scheme,
+        port: port_of(&authority, scheme),
+        host: authority.host,
+        authority: text,
+        target,
+        headers: parts.headers,
+        interest,
+        received_at,
+    };
+    clean(&mut request, peer_trusted);
+    let client = ClientView { ip, attributes: smallvec![("conn.protocol", protocol.into())] };
+    Ok(Readable { exchange: Exchange::new(request, client), version: parts.version, brought, upload, peer_trusted })
+}
+
+/// The port of an authority where it is not the scheme's own: the same port, said or not, is the same place.
+pub fn port_of(authority: &Authority, scheme: &str) -> Option<u16> {
+    let own = if scheme == "https" { 443 } else { 80 };
+    authority.port.filter(|port| *port != own)
+}
+
+/// Takes fields out before the policy and the variant look: what the origin does not get can't be what its answer varies by.
+pub fn clean(request: &mut RequestView, peer_trusted: bool) {
+    let headers = &mut request.headers;
+    if request.interest.has(Interest::CONNECTION) {
+        hop_by_hop::strip(headers);
+    }
+    if !peer_trusted {
+        forwarded::remove_claims(headers);
+    }
+    if matches!(request.method, Method::GET | Method::HEAD) {
+        forwarded::remove_overrides(headers);
     }
 }
 
 type Checked = (Authority, AuthorityText, Target, Brought);
 
-fn check(parts: &http::request::Parts, body: bool) -> Result<Checked, Refused> {
+fn check(parts: &http::request::Parts, interest: Interest, body: bool) -> Result<Checked, Refused> {
     if parts.method == Method::CONNECT {
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy"));
     }
@@ -127,7 +156,7 @@ fn check(parts: &http::request::Parts, body: bool) -> Result<Checked, Refused> {
     if target.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Refused::new(StatusCode::BAD_REQUEST, "the target * is only for OPTIONS"));
     }
-    let brought = body_of(&parts.headers, body)?;
+    let brought = if interest.has(Interest::BODY) || body { body_of(&parts.headers, body)? } else { Brought::Nothing };
     Ok((authority, text, target, brought))
 }
 

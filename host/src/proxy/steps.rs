@@ -4,9 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, Version};
-use smallvec::smallvec;
 
-use super::body::{AskedFor, Logged};
+use super::body::Logged;
 use super::decide;
 use super::deliver::{self, Deliverable};
 use super::fetch;
@@ -21,20 +20,18 @@ use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::key::CacheKey;
 use crate::local::Local;
-use crate::policy::exchange::{ClientView, LookupEdits, RequestView, StoreEdits, UpstreamEdits};
+use crate::policy::exchange::RequestView;
 use crate::policy::{ChainLease, Exchange};
-use crate::semantics::authority::Hostname;
-use crate::semantics::{forwarded, hop_by_hop};
+use crate::semantics::interest::Interest;
 use crate::vhost::Methods;
 
-/// What is carried along from routing to the end.
+/// What is carried along from routing to the end. Boxed wherever it goes: it is large, and each step moves it.
 pub struct Carried {
     pub proxy: Local<Proxy>,
     pub generation: Local<Generation>,
     pub site: Local<Site>,
     pub policies: ChainLease,
     pub exchange: Box<Exchange>,
-    pub hostname: Hostname,
     pub version: Version,
     pub peer: IpAddr,
     pub peer_trusted: bool,
@@ -43,6 +40,20 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// Of a request whose site is known.
+    pub fn begin(
+        proxy: Local<Proxy>,
+        generation: Local<Generation>,
+        site: Local<Site>,
+        exchange: Box<Exchange>,
+        version: Version,
+        peer: IpAddr,
+        peer_trusted: bool,
+    ) -> Box<Self> {
+        let policies = site.host.chain.lease();
+        Box::new(Self { proxy, generation, site, policies, exchange, version, peer, peer_trusted, asked_origin: false })
+    }
+
     /// GET or HEAD.
     pub fn is_read(&self) -> bool {
         matches!(self.exchange.request.method, Method::GET | Method::HEAD)
@@ -54,19 +65,18 @@ impl Carried {
     }
 
     /// A copy for work in the background, which outlives the request.
-    pub fn fork(&self) -> Self {
-        Self {
+    pub fn fork(&self) -> Box<Self> {
+        Box::new(Self {
             proxy: self.proxy.clone(),
             generation: self.generation.clone(),
             site: self.site.clone(),
             policies: self.policies.clone(),
             exchange: self.exchange.clone(),
-            hostname: self.hostname.clone(),
             version: self.version,
             peer: self.peer,
             peer_trusted: self.peer_trusted,
             asked_origin: self.asked_origin,
-        }
+        })
     }
 }
 
@@ -81,45 +91,41 @@ pub type Early = Box<Deliverable>;
 
 /// Checked: one reading of authority, path and body.
 pub struct Received {
-    head: request::Head,
-    upload: Option<request::Upload>,
+    request: request::Readable,
     peer: IpAddr,
-    client: IpAddr,
-    scheme: &'static str,
-    peer_trusted: bool,
     proxy: Local<Proxy>,
     generation: Local<Generation>,
 }
 
 /// The site is known.
 pub struct Routed {
-    pub carried: Carried,
+    pub carried: Box<Carried>,
     pub upload: Upload,
 }
 
 /// The policy let it through.
 pub struct Decided {
-    pub carried: Carried,
+    pub carried: Box<Carried>,
     pub upload: Upload,
 }
 
 /// The cache may be asked.
 pub struct Keyed {
-    pub carried: Carried,
+    pub carried: Box<Carried>,
     pub key: CacheKey,
 }
 
 /// What the cache said.
 pub enum LookedUp {
     /// Serve this.
-    Fresh(Box<Hit>),
+    Fresh(Hit),
     /// Ask the origin.
-    Wanting(Box<Wanting>),
+    Wanting(Wanting),
 }
 
 /// An entry that may be served as it is.
 pub struct Hit {
-    pub carried: Carried,
+    pub carried: Box<Carried>,
     pub key: CacheKey,
     pub entry: Arc<Entry>,
     pub outcome: Outcome,
@@ -134,7 +140,7 @@ impl Hit {
 
 /// Nothing kept, or nothing that may be served as it is.
 pub struct Wanting {
-    pub carried: Carried,
+    pub carried: Box<Carried>,
     pub key: CacheKey,
     pub stale: Option<StaleEntry>,
 }
@@ -147,19 +153,21 @@ pub struct StaleEntry {
     pub if_error: bool,
 }
 
-/// Runs the steps.
-pub async fn serve(proxy: Local<Proxy>, peer: Peer, request: Request<Option<request::Upload>>) -> Response<Body> {
-    let received = match Received::read(proxy, peer, request) {
-        Ok(received) => received,
-        Err(response) => return *response,
-    };
-    let deliverable = match received.route() {
-        Ok(routed) => match run(routed).await {
-            Ok(deliverable) | Err(deliverable) => deliverable,
-        },
-        Err(response) => return *response,
-    };
-    deliver::deliver(*deliverable).await
+/// Runs the steps. What came in is read at once, before there is a future that it would have to be moved into and out of.
+pub fn serve(
+    proxy: Local<Proxy>,
+    peer: Peer,
+    request: Request<Option<request::Upload>>,
+) -> impl Future<Output = Response<Body>> + Send + use<> {
+    let routed = Received::read(proxy, peer, request).and_then(Received::route);
+    async move {
+        match routed {
+            Ok(routed) => match run(routed).await {
+                Ok(answer) | Err(answer) => deliver::deliver(answer).await,
+            },
+            Err(response) => *response,
+        }
+    }
 }
 
 async fn run(routed: Routed) -> Result<Early, Early> {
@@ -170,13 +178,13 @@ async fn run(routed: Routed) -> Result<Early, Early> {
         Err((decided, why)) => return Ok(Box::pin(fetch::pass(decided, why)).await),
     };
     match keyed.look_up().await? {
-        LookedUp::Fresh(hit) if hit.is_at_hand() => Ok(Deliverable::entry(*hit)),
-        LookedUp::Fresh(hit) => match Box::pin(gap::begin(*hit)).await {
+        LookedUp::Fresh(hit) if hit.is_at_hand() => Ok(Deliverable::entry(hit)),
+        LookedUp::Fresh(hit) => match Box::pin(gap::begin(hit)).await {
             Ok(hit) => Ok(Deliverable::entry(hit)),
             Err(Begun::Answered(early)) => Err(early),
             Err(Begun::Changed(wanting)) => Ok(Box::pin(fetch::fetch(*wanting)).await),
         },
-        LookedUp::Wanting(wanting) => Ok(Box::pin(fetch::fetch(*wanting)).await),
+        LookedUp::Wanting(wanting) => Ok(Box::pin(fetch::fetch(wanting)).await),
     }
 }
 
@@ -188,21 +196,17 @@ impl Received {
         request: Request<Option<request::Upload>>,
     ) -> Result<Self, Box<Response<Body>>> {
         let generation = proxy.generation_here();
-        match request::read(request) {
-            Ok((head, upload)) => {
-                let (client, scheme, peer_trusted) =
-                    request::client_of(peer, &head.headers, &generation.trusted_proxies);
-                Ok(Self { head, upload, peer: peer.address.ip(), client, scheme, peer_trusted, proxy, generation })
-            }
+        match request::read(peer, request, &generation.trusted_proxies, proxy.clock.now()) {
+            Ok(request) => Ok(Self { request, peer: peer.address.ip(), proxy, generation }),
             Err(refusal) => {
                 let (refused, parts) = *refusal;
                 let (client, ..) = request::client_of(peer, &parts.headers, &generation.trusted_proxies);
                 // What is refused is logged as it came, whatever is wrong with it.
-                let target = parts.uri.path_and_query().map_or("-", http::uri::PathAndQuery::as_str);
+                let target = parts.uri.path_and_query().map_or("-", http::uri::PathAndQuery::as_str).to_owned();
                 let logged = Logged {
                     client,
                     method: parts.method,
-                    target: AskedFor::Unread(target.to_owned()),
+                    target,
                     version: parts.version,
                     status: refused.status,
                     referer: parts.headers.get(http::header::REFERER).cloned(),
@@ -215,82 +219,24 @@ impl Received {
 
     /// Finds the site. An unknown host is misdirected: 421 (RFC 9110 section 15.5.20).
     fn route(self) -> Result<Routed, Box<Response<Body>>> {
-        let Self { head, upload, peer, client, scheme, peer_trusted, proxy, generation } = self;
-        let brought = head.body;
-        let Some(site) = generation.route(&head.hostname).map(Local::of) else {
+        let Self { request, peer, proxy, generation } = self;
+        let request::Readable { exchange, version, brought, upload, peer_trusted } = request;
+        let Some(site) = generation.route(&exchange.request.host).map(Local::of) else {
+            let request = exchange.request;
             let logged = Logged {
-                client,
-                method: head.method,
-                target: AskedFor::Target(head.target),
-                version: head.version,
+                client: exchange.client.ip,
+                method: request.method,
+                target: request.target.raw().to_owned(),
+                version,
                 status: StatusCode::MISDIRECTED_REQUEST,
-                referer: head.headers.get(http::header::REFERER).cloned(),
-                user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
+                referer: request.headers.get(http::header::REFERER).cloned(),
+                user_agent: request.headers.get(http::header::USER_AGENT).cloned(),
             };
-            let why = "no such host here";
-            return Err(Box::new(deliver::plain(proxy, why, logged)));
+            return Err(Box::new(deliver::plain(proxy, "no such host here", logged)));
         };
-        let carried = carry(proxy, generation, site, head, Client { peer, address: client, scheme, peer_trusted });
+        let carried = Carried::begin(proxy, generation, site, exchange, version, peer, peer_trusted);
         Ok(Routed { carried, upload: Upload { body: upload, brought } })
     }
-}
-
-/// Who asks.
-pub struct Client {
-    /// The other side of the connection.
-    pub peer: IpAddr,
-    /// After trusted proxies are resolved.
-    pub address: IpAddr,
-    pub scheme: &'static str,
-    pub peer_trusted: bool,
-}
-
-/// Puts together what is carried along for a request to a site.
-pub fn carry(
-    proxy: Local<Proxy>,
-    generation: Local<Generation>,
-    site: Local<Site>,
-    head: request::Head,
-    client: Client,
-) -> Carried {
-    // Before the policy and the variant look: what the origin does not get can't be what its answer varies by.
-    let mut headers = head.headers;
-    if headers.contains_key(http::header::CONNECTION) {
-        hop_by_hop::strip(&mut headers);
-    }
-    if !client.peer_trusted {
-        forwarded::remove_claims(&mut headers);
-    }
-    if matches!(head.method, Method::GET | Method::HEAD) {
-        forwarded::remove_overrides(&mut headers);
-    }
-    // The same port, said or not, is the same place.
-    let default_port = if client.scheme == "https" { 443 } else { 80 };
-    let protocol = if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
-    let exchange = Box::new(Exchange {
-        request: RequestView {
-            method: head.method,
-            scheme: client.scheme,
-            host: head.hostname.clone(),
-            authority: head.authority,
-            port: head.port.filter(|port| *port != default_port),
-            target: head.target,
-            headers,
-            received_at: proxy.clock.now(),
-        },
-        client: ClientView { ip: client.address, attributes: smallvec![("conn.protocol", protocol.into())] },
-        upstream: UpstreamEdits::default(),
-        lookup: LookupEdits::default(),
-        store: StoreEdits::default(),
-        response: None,
-        vars: Vec::new(),
-        failed_open: false,
-        unreadable_header: false,
-    });
-    let policies = site.host.chain.lease();
-    let (hostname, version) = (head.hostname, head.version);
-    let Client { peer, peer_trusted, .. } = client;
-    Carried { proxy, generation, site, policies, exchange, hostname, version, peer, peer_trusted, asked_origin: false }
 }
 
 impl Decided {
@@ -323,12 +269,12 @@ impl Keyed {
             None => Box::pin(cache.lookup_disk(&asked)).await,
         };
         let now = carried.proxy.clock.now();
-        let directives = directives(&request.headers);
+        let directives = directives(request);
         let Some(found) = found else {
             if directives.only_if_cached {
                 return Err(only_if_cached(carried));
             }
-            return Ok(LookedUp::Wanting(Box::new(Wanting { carried, key, stale: None })));
+            return Ok(LookedUp::Wanting(Wanting { carried, key, stale: None }));
         };
         let entry = found.entry;
         let max_age = carried.exchange.lookup.max_age;
@@ -336,28 +282,28 @@ impl Keyed {
             Freshness::Fresh(left) => {
                 // A body that is still coming counts as kept: this request is not forwarded and waits for no other.
                 let outcome = Outcome::hit(seconds(left));
-                Ok(LookedUp::Fresh(Box::new(Hit { carried, key, entry, outcome })))
+                Ok(LookedUp::Fresh(Hit { carried, key, entry, outcome }))
             }
             Freshness::Stale { since, while_revalidate: true, .. } => {
                 fetch::refresh(&carried, &key, &entry);
                 let outcome = Outcome::hit(-seconds(since).max(1));
-                Ok(LookedUp::Fresh(Box::new(Hit { carried, key, entry, outcome })))
+                Ok(LookedUp::Fresh(Hit { carried, key, entry, outcome }))
             }
             Freshness::Stale { if_error, .. } => {
                 if directives.only_if_cached {
                     return Err(only_if_cached(carried));
                 }
                 let stale = Some(StaleEntry { entry, if_error });
-                Ok(LookedUp::Wanting(Box::new(Wanting { carried, key, stale })))
+                Ok(LookedUp::Wanting(Wanting { carried, key, stale }))
             }
         }
     }
 }
 
 /// The directives of a request, without work for the many that have none.
-pub fn directives(headers: &http::HeaderMap) -> RequestDirectives {
-    if headers.contains_key(http::header::CACHE_CONTROL) || headers.contains_key(http::header::PRAGMA) {
-        RequestDirectives::parse(headers)
+pub fn directives(request: &RequestView) -> RequestDirectives {
+    if request.interest.has(Interest::DIRECTIVES) {
+        RequestDirectives::parse(&request.headers)
     } else {
         RequestDirectives::default()
     }
@@ -369,7 +315,7 @@ pub fn seconds(duration: std::time::Duration) -> i64 {
 }
 
 /// RFC 9111 section 5.2.1.7: nothing usable is kept.
-fn only_if_cached(carried: Carried) -> Early {
+fn only_if_cached(carried: Box<Carried>) -> Early {
     let (headers, body) = failure::page(StatusCode::GATEWAY_TIMEOUT, "not in the cache");
     Deliverable::local(carried, StatusCode::GATEWAY_TIMEOUT, headers, body, Outcome::local(Word::Error))
 }

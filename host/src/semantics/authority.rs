@@ -100,14 +100,14 @@ pub struct Authority {
 impl Authority {
     /// Reads `host[:port]`; user information is refused. An empty port (`host:`) is none, as RFC 3986 has it.
     pub fn parse(text: &str) -> Result<Self, AuthorityError> {
-        if text.contains('@') {
+        if memchr::memchr(b'@', text.as_bytes()).is_some() {
             // Not shown: it may hold a password.
             return Err(AuthorityError("an authority with user information".to_owned()));
         }
         let host_end = if text.starts_with('[') {
             text.find(']').map(|at| at + 1).ok_or_else(|| wrong(text, "an opening bracket without a closing one"))?
         } else {
-            text.find(':').unwrap_or(text.len())
+            memchr::memchr(b':', text.as_bytes()).unwrap_or(text.len())
         };
         let (host, rest) = text.split_at(host_end);
         let port = match rest.strip_prefix(':') {

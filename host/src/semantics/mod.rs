@@ -7,5 +7,6 @@ pub mod date;
 pub mod etag;
 pub mod forwarded;
 pub mod hop_by_hop;
+pub mod interest;
 pub mod precondition;
 pub mod target;

@@ -124,15 +124,27 @@ impl Entry {
     }
 }
 
-/// The second that was formatted last: neighbours in the log mostly share it.
+/// What was formatted last: neighbours in the log mostly share the second, and often the client.
 #[derive(Default)]
-struct Second {
+struct Last {
     second: Option<u64>,
     text: Vec<u8>,
+    client: Option<IpAddr>,
+    client_text: Vec<u8>,
 }
 
-impl Second {
-    fn format(&mut self, at: Timestamp) -> &[u8] {
+impl Last {
+    fn client(&mut self, client: IpAddr) -> &[u8] {
+        if self.client != Some(client) {
+            self.client = Some(client);
+            self.client_text.clear();
+            // Writing into a vector cannot fail.
+            let _ = write!(self.client_text, "{client} - - ");
+        }
+        &self.client_text
+    }
+
+    fn second(&mut self, at: Timestamp) -> &[u8] {
         if self.second != Some(at.as_secs()) {
             self.second = Some(at.as_secs());
             self.text.clear();
@@ -147,14 +159,13 @@ impl Second {
 }
 
 impl Line for Entry {
-    type Memory = Second;
+    type Memory = Last;
 
-    fn append(&self, second: &mut Second, out: &mut Vec<u8>) {
+    fn append(&self, last: &mut Last, out: &mut Vec<u8>) {
         let (method_end, target_end, referer_end) =
             (self.method_end as usize, self.target_end as usize, self.referer_end as usize);
-        // Writing into a vector cannot fail.
-        let _ = write!(out, "{} - - ", self.client);
-        out.extend_from_slice(second.format(self.at));
+        out.extend_from_slice(last.client(self.client));
+        out.extend_from_slice(last.second(self.at));
         out.extend_from_slice(b" \"");
         escape(&self.text[..method_end], out);
         out.push(b' ');
@@ -171,7 +182,9 @@ impl Line for Entry {
         if self.bytes == 0 {
             out.extend_from_slice(b" - ");
         } else {
-            let _ = write!(out, " {} ", self.bytes);
+            out.push(b' ');
+            out.extend_from_slice(itoa::Buffer::new().format(self.bytes).as_bytes());
+            out.push(b' ');
         }
         quote(&self.text[target_end..referer_end], out);
         out.push(b' ');
@@ -191,11 +204,18 @@ fn quote(field: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+fn is_odd(byte: u8) -> bool {
+    !(b' '..=b'~').contains(&byte) || byte == b'"' || byte == b'\\'
+}
+
 fn escape(field: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut rest = field;
-    while let Some(odd) = rest.iter().position(|&byte| !(b' '..=b'~').contains(&byte) || byte == b'"' || byte == b'\\')
-    {
+    // Most fields have nothing odd, and looking at all bytes without stopping takes many at a time.
+    if !field.iter().fold(false, |odd, &byte| odd | is_odd(byte)) {
+        return out.extend_from_slice(field);
+    }
+    while let Some(odd) = rest.iter().position(|&byte| is_odd(byte)) {
         out.extend_from_slice(&rest[..odd]);
         match rest[odd] {
             byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
@@ -214,7 +234,7 @@ mod tests {
 
     fn line(record: &Record<'_>) -> String {
         let mut out = Vec::new();
-        Entry::of(record).append(&mut Second::default(), &mut out);
+        Entry::of(record).append(&mut Last::default(), &mut out);
         String::from_utf8(out).expect("a line is ASCII")
     }
 
@@ -270,11 +290,20 @@ mod tests {
 
     #[test]
     fn the_time_is_formatted_anew_when_the_second_changes() {
-        let mut second = Second::default();
-        assert_eq!(second.format(Timestamp::from_millis(0)), b"[01/Jan/1970:00:00:00 +0000]");
-        assert_eq!(second.format(Timestamp::from_millis(999)), b"[01/Jan/1970:00:00:00 +0000]");
-        assert_eq!(second.format(Timestamp::from_millis(1000)), b"[01/Jan/1970:00:00:01 +0000]");
-        assert_eq!(second.format(Timestamp::from_millis(u64::MAX)), b"[01/Jan/1970:00:00:00 +0000]");
+        let mut last = Last::default();
+        assert_eq!(last.second(Timestamp::from_millis(0)), b"[01/Jan/1970:00:00:00 +0000]");
+        assert_eq!(last.second(Timestamp::from_millis(999)), b"[01/Jan/1970:00:00:00 +0000]");
+        assert_eq!(last.second(Timestamp::from_millis(1000)), b"[01/Jan/1970:00:00:01 +0000]");
+        assert_eq!(last.second(Timestamp::from_millis(u64::MAX)), b"[01/Jan/1970:00:00:00 +0000]");
+    }
+
+    #[test]
+    fn the_client_is_formatted_anew_when_another_comes() {
+        let mut last = Last::default();
+        for client in ["192.0.2.1", "192.0.2.1", "2001:db8::1", "192.0.2.2"] {
+            let expected = format!("{client} - - ");
+            assert_eq!(last.client(client.parse().expect("an address")), expected.as_bytes());
+        }
     }
 
     proptest! {

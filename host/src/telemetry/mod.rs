@@ -2,6 +2,6 @@
 
 pub mod access_log;
 pub mod metrics;
-mod striped;
+pub(crate) mod striped;
 pub mod tracing;
 mod writer;

@@ -1,7 +1,8 @@
 //! From a host name to its site: the exact name before the longest wildcard before `*`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::VirtualHost;
 use crate::semantics::authority::{HostPattern, Hostname};
@@ -12,11 +13,12 @@ pub struct Table {
     names: Names,
 }
 
-/// Which of the sites a name leads to, apart from the sites themselves.
+/// Which of the sites a name leads to, apart from the sites themselves. The names in the tables are those of hosts.json, so
+/// that nobody else can make them collide.
 #[derive(Default)]
 struct Names {
-    exact: HashMap<Box<str>, usize>,
-    wildcards: HashMap<Box<str>, usize>,
+    exact: FxHashMap<Box<str>, usize>,
+    wildcards: FxHashMap<Box<str>, usize>,
     any: Option<usize>,
 }
 

@@ -30,6 +30,9 @@ pub(crate) struct Own {
     leeway_seconds: u64,
 }
 
+/// The first line of what is signed: another reading of it would have another one.
+const VERSION: &[u8] = b"proxyhost-1";
+
 const SIG: usize = 0;
 const EXPIRES: usize = 1;
 const KID: usize = 2;
@@ -55,8 +58,8 @@ impl Own {
 
     /// Judges the request in hand, and leaves the scheme's parameters out of the key and the origin's request.
     pub(crate) fn check(&self) -> Result<(), Stop> {
-        let query = request::query();
-        let parameters = Parameters::take(query.as_deref(), &self.names)?;
+        let line = request::line();
+        let parameters = Parameters::take(line.query.as_deref(), &self.names)?;
         let signature = parameters.get(SIG).ok_or(Refusal::Missing)?;
         self.check_time(parameters.get(EXPIRES))?;
         if let Some(block) = parameters.get(IP) {
@@ -65,7 +68,7 @@ impl Own {
         if let Some(domain) = parameters.get(REF) {
             check_referer(domain)?;
         }
-        self.check_signature(&parameters, signature)?;
+        self.check_signature(&line, &parameters, signature)?;
 
         // Key and origin's request alike go by what is set here.
         upstream::set_query(parameters.rest.as_deref());
@@ -76,36 +79,41 @@ impl Own {
         let Some(expires) = expires else {
             return if self.expires_required { Err(Refusal::Missing.into()) } else { Ok(()) };
         };
-        if !expires.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Refusal::Malformed.into());
-        }
-        let expires: u64 = expires.parse().map_err(|_| Refusal::Malformed)?;
+        // Not `parse`, which takes a plus sign in front.
+        let digits = expires.bytes().try_fold(0u64, |number, byte| match byte {
+            b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
+            _ => None,
+        });
+        let expires = digits.ok_or(Refusal::Malformed)?;
         if expires.saturating_add(self.leeway_seconds) < now() { Err(Refusal::Expired.into()) } else { Ok(()) }
     }
 
-    fn check_signature(&self, parameters: &Parameters<'_>, signature: &str) -> Result<(), Stop> {
-        let method = request::method();
-        let host = request::host();
-        let path = request::path();
-        if path.contains('\n') {
+    fn check_signature(
+        &self,
+        line: &request::RequestLine,
+        parameters: &Parameters<'_>,
+        signature: &str,
+    ) -> Result<(), Stop> {
+        if line.path.bytes().any(|byte| byte == b'\n') {
             return Err(Refusal::Malformed.into());
         }
         let lines = [
-            "proxyhost-1",
-            if method == "HEAD" { "GET" } else { &method },
-            &host,
-            &path,
+            if line.method == "HEAD" { "GET" } else { &line.method },
+            &line.host,
+            &line.path,
             parameters.rest.as_deref().unwrap_or(""),
             parameters.get(EXPIRES).unwrap_or(""),
             parameters.get(IP).unwrap_or(""),
             parameters.get(REF).unwrap_or(""),
         ];
-        let mut text = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
-        for (number, line) in lines.into_iter().enumerate() {
-            if number > 0 {
-                text.push('\n');
+        let mut text = Vec::with_capacity(VERSION.len() + lines.iter().map(|line| line.len() + 1).sum::<usize>());
+        text.extend_from_slice(VERSION);
+        for line in lines {
+            text.push(b'\n');
+            // Copying nothing is a call too.
+            if !line.is_empty() {
+                text.extend_from_slice(line.as_bytes());
             }
-            text.push_str(line);
         }
         let keys = match parameters.get(KID) {
             None => self.keys.as_slice(),
@@ -115,7 +123,7 @@ impl Own {
             }
         };
         for key in keys {
-            if crypto::verify_mac("hmac-sha256", key, text.as_bytes(), "base64url", signature)? {
+            if crypto::verify_mac("hmac-sha256", key, &text, "base64url", signature)? {
                 return Ok(());
             }
         }

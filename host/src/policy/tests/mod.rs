@@ -14,11 +14,12 @@ use fixture::Fixture;
 use http::{HeaderMap, Method, StatusCode};
 use smallvec::smallvec;
 
-use super::exchange::{ClientView, LookupEdits, RequestView, ResponseView, StoreEdits, UpstreamEdits};
+use super::exchange::{ClientView, RequestView, ResponseView};
 use super::settings::{ChainSource, Isolation};
 use super::*;
 use crate::clock::Timestamp;
 use crate::semantics::authority::Hostname;
+use crate::semantics::interest::Interest;
 use crate::semantics::target::Target;
 use crate::telemetry::metrics::Metrics;
 
@@ -99,26 +100,19 @@ impl World {
 }
 
 fn exchange() -> Box<Exchange> {
-    Box::new(Exchange {
-        request: RequestView {
-            method: Method::GET,
-            scheme: "http",
-            host: Hostname::parse("a.test").unwrap(),
-            authority: "a.test:8080".into(),
-            port: Some(8080),
-            target: Target::parse("/a%20b?x=1&y=2&y=3").unwrap(),
-            headers: HeaderMap::new(),
-            received_at: NOW,
-        },
-        client: ClientView { ip: "192.0.2.7".parse().unwrap(), attributes: smallvec![("conn.protocol", "h2".into())] },
-        upstream: UpstreamEdits::default(),
-        lookup: LookupEdits::default(),
-        store: StoreEdits::default(),
-        response: None,
-        vars: Vec::new(),
-        failed_open: false,
-        unreadable_header: false,
-    })
+    let request = RequestView {
+        method: Method::GET,
+        scheme: "http",
+        host: Hostname::parse("a.test").unwrap(),
+        authority: "a.test:8080".into(),
+        port: Some(8080),
+        target: Target::parse("/a%20b?x=1&y=2&y=3").unwrap(),
+        headers: HeaderMap::new(),
+        interest: Interest::default(),
+        received_at: NOW,
+    };
+    let attributes = smallvec![("conn.protocol", "h2".into())];
+    Exchange::new(request, ClientView { ip: "192.0.2.7".parse().unwrap(), attributes })
 }
 
 fn with_response() -> Box<Exchange> {
