@@ -39,6 +39,29 @@ async fn an_address_set_names_clients_behind_trusted_proxies() {
 }
 
 #[tokio::test]
+async fn what_is_delivered_has_its_length_wherever_it_comes_from() {
+    let origin = origin().await;
+    let imports = format!(
+        r#"(import "proxyhost:policy/response@0.1.0" "header" (func $header (param i32 i32 i32)))
+        (import "proxyhost:policy/response@0.1.0" "set-header" (func $set (param i32 i32 i32 i32)))
+        {}{}"#,
+        text_at(2112, "content-length"),
+        text_at(2176, "x-length")
+    );
+    let body = "(call $header (i32.const 2112) (i32.const 14) (i32.const 512))
+        (if (i32.load8_u (i32.const 512)) (then
+            (call $set (i32.const 2176) (i32.const 8) (i32.load (i32.const 516)) (i32.load (i32.const 520)))))";
+    let policy = harness::policies::component("site", &harness::policies::on_deliver(&imports, body));
+    let host = setup().vhost(vhost("a.test").origin(&origin).wasm("length.wasm", &policy, json!({}))).start().await;
+    // The first is a miss; after some more a worker has its own copy.
+    for _ in 0..40 {
+        host.get("/four").await.expect(200, "/four").header("x-length", "5");
+    }
+    // The policy sees the whole representation.
+    host.call("GET", "/four").header("range", "bytes=1-2").send().await.expect(206, "fo").header("x-length", "5");
+}
+
+#[tokio::test]
 async fn a_table_is_looked_up_and_read_again_at_a_reload() {
     let origin = origin().await;
     let imports = format!(

@@ -120,6 +120,17 @@ pub fn two_phases(imports: &str, body: &str) -> String {
     format!("{}\n  (func (export \"{second}\") (result i32) {body} (i32.const 1024)))", &wat[..end])
 }
 
+/// The text of a module of world `site` that lets everything through and runs `body` on what is about to be delivered.
+pub fn on_deliver(imports: &str, body: &str) -> String {
+    let wat = on_request(imports, "(i32.const 1024)");
+    let mut wat = wat[..wat.rfind(')').unwrap_or(wat.len())].to_owned();
+    for phase in ["on-origin-request", "on-origin-response"] {
+        wat += &format!("(func (export \"{}\") (result i32) (i32.const 1024))", phase_export(phase));
+    }
+    wat += &format!("(func (export \"{}\") (result i32) {body} (i32.const 1024))", phase_export("on-deliver"));
+    wat + "(func (export \"proxyhost:policy/configure@0.1.0#configure\") (result i32) (i32.const 1024)))"
+}
+
 /// A text at this address of a module's memory, to stand among the imports of [`on_request`]. From 2112 to 3071 nothing else
 /// lies there.
 pub fn text_at(at: u32, text: &str) -> String {

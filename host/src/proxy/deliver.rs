@@ -120,6 +120,7 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
     }
     let judged = answer.carried.policies.exports(Phase::OnDeliver);
     if judged {
+        show_body(&mut answer);
         answer = Box::pin(last_word(answer)).await;
     }
     if judged || !matches!(answer.source, Source::Entry(_)) {
@@ -128,6 +129,15 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
     }
     let (status, body) = represent(&mut answer).await;
     finish(answer, status, body)
+}
+
+/// What is kept has its length and takes ranges: the policy sees these fields however the entry was found.
+fn show_body(answer: &mut Deliverable) {
+    let (Source::Entry(_), Some(length)) = (&answer.source, length_of(&answer.source)) else { return };
+    if answer.status == StatusCode::OK {
+        answer.headers.entry(ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
+    }
+    answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
 }
 
 /// Runs on-deliver. A failure takes the place of the answer: it may have been about to strip a header.
