@@ -7,6 +7,7 @@
 mod body;
 pub mod control;
 mod disk;
+mod disk_use;
 pub mod entry;
 pub mod error;
 mod eviction;

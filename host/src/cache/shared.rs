@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::{BodyParts, Fill, SlicedBody};
 use super::disk::{Committed, Disk, DiskError};
+use super::disk_use::DiskState;
 use super::entry::{Entry, EntryBody, EntryHead, SLICE_BYTES};
 use super::fill::Flights;
 use super::front::{self, Front};
@@ -27,7 +27,7 @@ use super::purges::{PurgeScope, PurgeTable};
 use super::runs::Runs;
 use super::vary::VariantKey;
 use super::writer::Writer;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
 const SHARDS: usize = 32;
@@ -36,17 +36,6 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 /// Entries whose use waits to be written down, in each of `SHARDS` buffers. What does not fit is not counted: recency is a
 /// hint.
 const MAX_NOTED: usize = 2048;
-/// After a failed write the disk is left alone for so long.
-const DISK_PAUSE: Duration = Duration::from_secs(15);
-/// ... and for so long when there was no room and eviction has made some.
-const FULL_PAUSE: Duration = Duration::from_secs(2);
-/// This part of the file system stays free, at least and at most so many bytes (but never more than a quarter).
-const FLOOR_PART: u64 = 50;
-const FLOOR_BYTES_MIN: u64 = 16 << 20;
-const FLOOR_BYTES_MAX: u64 = 1 << 30;
-/// How long a fill waits for eviction before it goes on without the disk.
-const ROOM_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Everything, once for each open cache.
 pub(super) struct Shared {
     /// Unlike that of any other.
@@ -91,18 +80,6 @@ pub(super) struct Shared {
 type Live = RwLock<HashMap<CacheKey, Vec<Arc<Entry>>>>;
 /// Bodies in use.
 type Bodies = Mutex<HashMap<u64, Weak<SlicedBody>>>;
-
-/// Why the disk is out of use.
-#[derive(Debug, Default)]
-pub(super) struct DiskState {
-    pub error: Option<String>,
-    /// The error was that there is no room.
-    pub full: bool,
-    /// It was said that the file system has less room than the budget.
-    pub short: bool,
-    /// There is an index in the folder that cannot be reached: purges can't be recorded for it.
-    pub unreachable_index: bool,
-}
 
 fn sharded<T: Default>() -> Box<[T]> {
     (0..SHARDS).map(|_| T::default()).collect()
@@ -506,72 +483,6 @@ impl Shared {
         self.tracker.spawn_blocking(read).await.ok().flatten()
     }
 
-    /// What may be kept on disk: the budget, or less where the file system has less room.
-    pub fn disk_limit(&self) -> u64 {
-        self.disk_budget.load(Ordering::Relaxed).min(self.disk_ceiling.load(Ordering::Relaxed))
-    }
-
-    /// Blocking: looks at how much room the file system has. Something of it always stays free, for the index, which needs
-    /// room to remove things, and for whoever else writes there.
-    pub fn measure_space(&self) {
-        let Some(disk) = self.disk.load_full() else { return };
-        let Some(space) = disk.store.space() else { return };
-        let floor = (space.total / FLOOR_PART).clamp(FLOOR_BYTES_MIN.min(space.total / 4), FLOOR_BYTES_MAX);
-        let ceiling = (disk.bytes() + space.available).saturating_sub(floor);
-        let budget = self.disk_budget.load(Ordering::Relaxed);
-        self.disk_ceiling.store(ceiling, Ordering::Relaxed);
-        let mut state = self.disk_state.lock();
-        let short = ceiling < budget.saturating_add(if state.short { floor } else { 0 });
-        if std::mem::replace(&mut state.short, short) != short && short {
-            tracing::warn!(
-                available_bytes = space.available,
-                limit_bytes = ceiling,
-                budget_bytes = budget,
-                "the file system of the cache folder has less room than cache.disk: the cache keeps less"
-            );
-        }
-        // A write failed for want of room, and there is room now: no need to sit the pause out.
-        let soon = self.clock.now().plus(DISK_PAUSE.saturating_sub(FULL_PAUSE)).as_millis();
-        if space.available >= floor && state.full && self.paused_until.load(Ordering::Relaxed) <= soon {
-            self.paused_until.fetch_min(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the disk is in use and takes a body of this size.
-    pub fn disk_takes(&self, size: u64) -> bool {
-        let paused = self.paused_until.load(Ordering::Relaxed);
-        size <= self.disk_limit()
-            && self.disk.load().is_some()
-            && (paused == 0 || self.clock.now() >= Timestamp::from_millis(paused))
-    }
-
-    /// Waits a little until eviction made room; false if it did not.
-    pub async fn room_for(&self, bytes: u64) -> bool {
-        let fits = |overshoot: u64| {
-            // The budget may be overshot for a moment, the disk may not.
-            let budget = self.disk_budget.load(Ordering::Relaxed).saturating_add(overshoot);
-            self.disk_bytes() + bytes <= budget.min(self.disk_ceiling.load(Ordering::Relaxed))
-        };
-        if fits(0) {
-            return true;
-        }
-        self.room_wanted.fetch_max(bytes, Ordering::Relaxed);
-        self.wake.notify_one();
-        // Some slices more than the budget while eviction catches up.
-        let overshoot = (self.disk_limit() / 20).clamp(4 * SLICE_BYTES, 256 * SLICE_BYTES);
-        let deadline = tokio::time::Instant::now() + ROOM_PATIENCE;
-        loop {
-            let mut room = std::pin::pin!(self.room.notified());
-            room.as_mut().enable();
-            if fits(overshoot) {
-                return true;
-            }
-            if tokio::time::timeout_at(deadline, room).await.is_err() {
-                return false;
-            }
-        }
-    }
-
     /// Blocking: stores a slice. False if the disk did not take it.
     pub fn store_slice(&self, body: &SlicedBody, slice: u64, bytes: &[u8]) -> bool {
         let Some(disk) = self.disk.load_full() else { return false };
@@ -600,47 +511,6 @@ impl Shared {
                 true
             }
             Some(Committed::Older) | None => false,
-        }
-    }
-
-    /// What came of a read or a removal; errors are counted, and are nothing more than a miss.
-    pub fn counted<T>(&self, result: Result<T, DiskError>) -> Option<T> {
-        result
-            .inspect_err(|error| {
-                self.metrics.cache_disk_errors.inc();
-                tracing::debug!(%error, "cache folder");
-            })
-            .ok()
-    }
-
-    /// What came of a write. After an error the disk is left alone for a while; a person should come, once.
-    pub fn written<T>(&self, result: Result<T, DiskError>) -> Option<T> {
-        match result {
-            Ok(done) => {
-                let paused = self.paused_until.load(Ordering::Relaxed);
-                // One that was under way when another failed does not end the pause.
-                if paused != 0 && self.clock.now() >= Timestamp::from_millis(paused) {
-                    self.paused_until.store(0, Ordering::Relaxed);
-                    let mut state = self.disk_state.lock();
-                    (state.error, state.full) = (None, false);
-                    drop(state);
-                    tracing::info!("the cache folder can be written again");
-                }
-                Some(done)
-            }
-            Err(error) => {
-                self.metrics.cache_disk_errors.inc();
-                let until = self.clock.now().plus(DISK_PAUSE).as_millis().max(1);
-                if self.paused_until.swap(until, Ordering::Relaxed) == 0 {
-                    tracing::error!(%error, "the cache folder cannot be written; serving goes on without it");
-                }
-                let mut state = self.disk_state.lock();
-                (state.error, state.full) = (Some(error.to_string()), error.is_full());
-                drop(state);
-                // Eviction may make room.
-                self.wake.notify_one();
-                None
-            }
         }
     }
 }
