@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -25,13 +25,13 @@ use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
 use crate::listener::{self, Connection, Listening, RequestBody, Workers};
 use crate::local::Local;
-use crate::policy::{Policies, check_file};
+use crate::policy::{Chain, Policies};
 use crate::proxy::explain::{self, Question};
 use crate::proxy::{self, Generation, Peer, Proxy};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::vhost::{Table, VirtualHost};
-use crate::{origin, policy, telemetry};
+use crate::{origin, policy, telemetry, vhost};
 
 /// How long requests in flight may take once the program was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -90,19 +90,24 @@ pub async fn run(file: PathBuf) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Looks at what hosts.json cannot say: whether its policies load. Ok: lines for a person; Err: mistakes.
+/// Looks at what hosts.json cannot say: whether its policies, and those that lie in their folder, load and take their
+/// configuration. Ok: lines for a person; Err: mistakes. Leaves nothing behind.
 pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
+    let settings = policy::Settings { state: PathBuf::new(), ..resolved.policies.clone() };
+    let policies = Policies::start(settings, Metrics::new().0).map_err(|error| vec![error.to_string()])?;
     let mut mistakes = Vec::new();
     let mut lines = resolved.summary();
+    let mut chains = Vec::new();
     for host in &resolved.hosts {
-        let policy::settings::ChainSource::Named(chain) = &host.chain.source else { continue };
-        for named in chain {
-            match check_file(&named.file) {
-                Ok(_) => lines.push(format!("policy {} of {} loads", named.file.display(), host.name)),
-                Err(error) => mistakes.push(format!("hosts.{:?}.policy: {error}", host.name)),
-            }
-        }
+        let chain = policies.chain(&host.chain, &resolved.capabilities);
+        let problems = chain.problems();
+        mistakes.extend(problems.into_iter().map(|problem| format!("hosts.{:?}.policy: {problem}", host.name)));
+        let serving = chain.in_service();
+        lines.extend(serving.iter().map(|file| format!("policy {} of {} loads", file.display(), host.name)));
+        chains.push(chain);
     }
+    policies.put_in_force(&chains);
+    lines.extend(policies.unused());
     if mistakes.is_empty() { Ok(lines) } else { Err(mistakes) }
 }
 
@@ -146,7 +151,10 @@ impl App {
             Policies::start(resolved.policies.clone(), Arc::clone(&metrics)).context("policies cannot run")?;
         let unmade = |lines: Vec<String>| StartError::Machine(lines.join("; "));
         let origins = origins(&resolved, &metrics).await.map_err(unmade)?;
-        let generation = generation(&resolved, origins, &policies, &metrics).await.map_err(unmade)?;
+        let (generation, chains) = generation(&resolved, origins, &policies, &metrics, None).await.map_err(unmade)?;
+        let of_policies = Arc::clone(&policies);
+        let looked = tokio::task::spawn_blocking(move || of_policies.put_in_force(&chains)).await;
+        looked.context("policies cannot be looked at")?;
         if let Err(error) = policies.watch() {
             tracing::warn!(%error, "the policies folder is not watched; a reload still looks at it");
         }
@@ -239,13 +247,15 @@ async fn origins(resolved: &Resolved, metrics: &Arc<Metrics>) -> Result<HashMap<
     if mistakes.is_empty() { Ok(origins) } else { Err(mistakes) }
 }
 
-/// Builds what a request uses out of a configuration.
+/// Builds what a request uses out of a configuration. At a reload (`before` is what is in force then) a policy that cannot be
+/// put in service is a mistake, unless its host was without it already.
 async fn generation(
     resolved: &Resolved,
     origins: HashMap<String, proxy::Service>,
     policies: &Arc<Policies>,
     metrics: &Arc<Metrics>,
-) -> Result<Generation, Vec<String>> {
+    before: Option<&Generation>,
+) -> Result<(Generation, Vec<Arc<Chain>>), Vec<String>> {
     let (policies, capabilities) = (Arc::clone(policies), Arc::clone(&resolved.capabilities));
     let settings = resolved.hosts.clone();
     let chains: Vec<_> = settings.iter().map(|host| host.chain.clone()).collect();
@@ -255,15 +265,37 @@ async fn generation(
     })
     .await
     .map_err(|error| vec![format!("policies: {error}")])?;
+    if let Some(before) = before {
+        let mistakes: Vec<String> =
+            settings.iter().zip(&chains).flat_map(|(host, chain)| refusals(host, chain, before)).collect();
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+    }
     let mut hosts = Vec::with_capacity(settings.len());
-    for (settings, chain) in settings.into_iter().zip(chains) {
+    for (settings, chain) in settings.into_iter().zip(chains.iter().cloned()) {
         // `origins` found it, or had failed.
         if let Some(service) = origins.get(&settings.origin) {
             let origin = Arc::clone(&service.origin);
             hosts.push(Arc::new(VirtualHost { settings, origin, chain }));
         }
     }
-    Ok(Generation::new(Table::new(hosts), origins, resolved.trusted_proxies.clone(), metrics))
+    Ok((Generation::new(Table::new(hosts), origins, resolved.trusted_proxies.clone(), metrics), chains))
+}
+
+/// What of a host's policies speaks against a reload.
+fn refusals(host: &vhost::Settings, chain: &Chain, before: &Generation) -> Vec<String> {
+    let known = before.hosts().iter().find(|known| known.settings.chain.host == host.chain.host);
+    let goes_on = match known {
+        // It is as bad as it was: no reason to keep others from being reloaded.
+        Some(known) => *known.chain.settings() == *chain.settings() && !known.chain.problems().is_empty(),
+        // As at a start: the file may still come.
+        None => host.chain.source == policy::settings::ChainSource::Dropped,
+    };
+    if goes_on {
+        return Vec::new();
+    }
+    chain.problems().into_iter().map(|problem| format!("hosts.{:?}.policy: {problem}", host.name)).collect()
 }
 
 impl Inner {
@@ -317,16 +349,20 @@ impl Inner {
         // Policies take note of a new configuration as soon as they are asked for.
         let origins = origins(&resolved, &self.metrics).await?;
         self.policies.configure(resolved.policies.clone());
-        let generation = match generation(&resolved, origins, &self.policies, &self.metrics).await {
-            Ok(generation) => generation,
-            Err(mistakes) => {
-                self.policies.configure(old.policies.clone());
-                return Err(mistakes);
-            }
-        };
+        let before = self.proxy.generation();
+        let (generation, chains) =
+            match generation(&resolved, origins, &self.policies, &self.metrics, Some(&before)).await {
+                Ok(built) => built,
+                Err(mistakes) => {
+                    self.policies.configure(old.policies.clone());
+                    return Err(mistakes);
+                }
+            };
         let policies = Arc::clone(&self.policies);
         changes.extend(
-            tokio::task::spawn_blocking(move || policies.refresh()).await.map_err(|error| vec![error.to_string()])?,
+            tokio::task::spawn_blocking(move || policies.put_in_force(&chains))
+                .await
+                .map_err(|error| vec![error.to_string()])?,
         );
         self.cache.configure(resolved.cache.disk_bytes, resolved.cache.memory_bytes);
         let names = |all: &[crate::vhost::Settings]| all.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
@@ -425,6 +461,10 @@ impl listener::Service for ProxyService {
             (!http_body::Body::is_end_stream(&body)).then(|| proxy::Upload::new(body))
         });
         Answering(Box::pin(Proxy::serve(Local::of(&self.0), peer, request)))
+    }
+
+    fn unreadable(&self, connection: &Connection, status: StatusCode) {
+        self.0.log_unreadable(connection.peer.ip(), status);
     }
 }
 

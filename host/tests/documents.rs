@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 /// Enough of a certificate for the reader, which leaves the rest to the origin.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEADZkOWc9OjD3R0MI//V6ZSeECUz7khjt0fbePbvVLvy8=\n-----END PUBLIC KEY-----\n";
 
 /// The root of the workspace.
 fn root() -> PathBuf {

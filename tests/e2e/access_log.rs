@@ -49,7 +49,10 @@ async fn no_client_writes_lines_of_its_own() {
     let lines = host.stdout();
     assert!(lines.iter().all(|line| !line.contains(['\u{1b}', '\u{85}', '\t'])), "{lines:?}");
     assert!(
-        lines.iter().all(|line| line.matches("127.0.0.1 - - ").count() == 1 && line.contains(" HTTP/1.1\"")),
+        lines.iter().all(|line| {
+            let read = line.contains(" HTTP/1.1\"") || line.contains("\"-\" 400 - \"-\" \"-\"");
+            line.matches("127.0.0.1 - - ").count() == 1 && read
+        }),
         "{lines:?}"
     );
 }
@@ -66,4 +69,15 @@ async fn a_request_cut_by_the_client_is_logged_with_what_was_sent() {
     let line = host.stdout_line("GET /a").await;
     let bytes: u64 = line.split(' ').nth(9).and_then(|bytes| bytes.parse().ok()).expect("bytes stand in field ten");
     assert!((50_000..10_000_000).contains(&bytes), "{line}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_as_a_request_has_a_line_too() {
+    let origin = Origin::answering(|request| ok(request.target.clone())).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let large = format!("GET /x HTTP/1.1\r\nHost: a.test\r\nX: {}\r\n\r\n", "a".repeat(100_000));
+    assert_eq!(host.raw(large).await.status(), 431);
+    host.stdout_line("\"-\" 431 - \"-\" \"-\"").await;
+    assert_eq!(host.raw("GET /x HTTP/1.1\r\nHost: a.test\r\nBad Header\r\n\r\n").await.status(), 400);
+    host.stdout_line("\"-\" 400 - \"-\" \"-\"").await;
 }

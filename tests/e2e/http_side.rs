@@ -216,3 +216,23 @@ async fn a_client_that_closes_its_sending_side_gets_its_answer() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("at last"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_transfer_coding_other_than_chunked_is_refused() {
+    let origin = Origin::answering(|_| ok("taken")).await;
+    let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    let post = |codings: &str| {
+        format!("POST /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n{codings}\r\n2\r\nhi\r\n0\r\n\r\n")
+    };
+    assert_eq!(host.raw(post("Transfer-Encoding: chunked\r\n")).await.status(), 200);
+    assert_eq!(host.raw(post("Transfer-Encoding: Chunked\r\n")).await.status(), 200);
+    for codings in [
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: identity, chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        let status = host.raw(post(codings)).await.status();
+        assert!(matches!(status, 400 | 501), "{codings}: {status}");
+    }
+    assert_eq!(origin.requests(), 2);
+}

@@ -20,6 +20,7 @@ mod http_origin;
 mod http_side;
 mod policy;
 mod policy_failures;
+mod policy_files;
 mod purge;
 mod range;
 mod reload;

@@ -16,7 +16,7 @@ use super::store::disk::{DiskStore, create_private_dir};
 use super::store::layout::{self, BODIES, DISCARDED, INDEX, MARK};
 
 /// What else may lie in a fresh folder: what other parts of the program keep there, and what file systems do.
-const TOLERATED: [&str; 4] = ["admin-token", "compiled", "policies", "lost+found"];
+const TOLERATED: [&str; 3] = ["admin-token", "policy", "lost+found"];
 
 /// What became of opening.
 pub(super) enum Opened {
@@ -93,7 +93,8 @@ pub(super) fn open(dir: &Path) -> Result<Opened, CacheError> {
 fn holds_others(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        if name != MARK && TOLERATED.iter().all(|tolerated| name != *tolerated) {
+        let discarded = name.to_str().is_some_and(|name| name.starts_with(DISCARDED));
+        if name != MARK && !discarded && TOLERATED.iter().all(|tolerated| name != *tolerated) {
             return Ok(true);
         }
     }
@@ -203,6 +204,19 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["admin-token", BODIES, INDEX, MARK]);
+    }
+
+    #[test]
+    fn a_mark_that_was_being_written_when_the_program_was_killed_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open_disk(dir.path()));
+        // As `prepare` leaves it between emptying the mark of another format and writing its own.
+        discard(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("policy")).unwrap();
+        fs::write(dir.path().join("admin-token"), "kept").unwrap();
+        fs::write(dir.path().join(MARK), "").unwrap();
+        drop(open_disk(dir.path()));
+        assert_eq!(fs::read_to_string(dir.path().join(MARK)).unwrap(), layout::mark_text());
     }
 
     #[test]

@@ -20,11 +20,25 @@ pub fn memory_bytes(memory: Option<u64>) -> u64 {
     memory.map_or(MEMORY_UNKNOWN_BYTES, |memory| MEMORY_MOST_BYTES.min(memory / 4))
 }
 
-/// Bytes that are free where a folder is, or would be made.
+/// Bytes that are free where a folder is, or would be made, and those that files in it take already: what a cache holds is
+/// its own to use, or each start would find less room than the one before.
 pub fn disk_free(folder: &Path) -> Option<u64> {
     let there = folder.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = rustix::fs::statvfs(there).ok()?;
-    stat.f_bavail.checked_mul(stat.f_frsize)
+    let free = stat.f_bavail.checked_mul(stat.f_frsize)?;
+    Some(if free / 2 < DISK_MOST_BYTES { free + taken(folder) } else { free })
+}
+
+/// Bytes on disk of the files in a folder and those below. What cannot be looked at does not count.
+fn taken(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match (entry.file_type(), entry.metadata()) {
+        (Ok(kind), _) if kind.is_dir() => taken(&entry.path()),
+        (Ok(kind), Ok(data)) if kind.is_file() => data.blocks() * 512,
+        _ => 0,
+    });
+    bytes.sum()
 }
 
 /// Memory of the machine, or the least limit of a control group around us.
@@ -66,6 +80,16 @@ fn group_files(groups: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_cache_holds_is_its_own_to_use() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("bodies")).unwrap();
+        std::fs::write(folder.path().join("bodies/one"), vec![1; 1 << 20]).unwrap();
+        std::fs::write(folder.path().join("mark"), "x").unwrap();
+        assert!((1 << 20..2 << 20).contains(&taken(folder.path())), "{}", taken(folder.path()));
+        assert_eq!(taken(&folder.path().join("nowhere")), 0);
+    }
 
     #[test]
     fn defaults_take_a_share_up_to_a_bound() {

@@ -21,6 +21,8 @@ struct Resolver<'a> {
     surroundings: &'a Surroundings<'a>,
     mistakes: &'a mut Mistakes,
     policies: PathBuf,
+    /// Where it is remembered which hosts had policies.
+    policy_state: PathBuf,
 }
 
 /// Resolves a whole file. None only if a mistake was noted.
@@ -33,7 +35,9 @@ pub fn resolve(
     let root = At { json, shape: &FILE_SHAPE, path: Path::default() };
     let cache_folder = surroundings.path(&root.object("cache").text("dir").unwrap_or_default());
     let policies = surroundings.path(&root.text("policies").unwrap_or_default());
-    let mut resolver = Resolver { surroundings, mistakes, policies: policies.clone() };
+    let policy_state = cache_folder.join("policy");
+    let mut resolver =
+        Resolver { surroundings, mistakes, policies: policies.clone(), policy_state: policy_state.clone() };
 
     let (http, admin, admin_token) = resolver.listeners(&root);
     resolver.folder(&root, "policies", &policies);
@@ -57,7 +61,7 @@ pub fn resolve(
         trusted_proxies: root.list("trusted_proxies", leaf::network),
         policies: crate::policy::Settings {
             folder: policies,
-            state: cache_folder.join("policy"),
+            state: policy_state,
             memory_max_bytes: u64::from(POLICY_MEMORY_MOST_MIB) << 20,
         },
         cache,
@@ -80,7 +84,7 @@ pub fn door(json: &Json, surroundings: &Surroundings<'_>, mistakes: &mut Mistake
         }
     }
     let cache = surroundings.path(&root.object("cache").text("dir")?);
-    let mut resolver = Resolver { surroundings, mistakes, policies: PathBuf::new() };
+    let mut resolver = Resolver { surroundings, mistakes, policies: PathBuf::new(), policy_state: PathBuf::new() };
     let (_, address, token) = resolver.listeners(&root);
     Some(Door { address: address?, token, token_file: cache.join(ADMIN_TOKEN) })
 }

@@ -165,6 +165,10 @@ impl Shape {
     fn check_either(&self, shapes: &[Self], json: &Json, path: &Path, mistakes: &mut Mistakes) {
         let mut could = shapes.iter().filter(|shape| shape.takes_type(json));
         match (could.next(), could.next()) {
+            // A text that is not the one word that may stand there may have been meant as something else.
+            (Some(Self::Leaf(leaf)), None) if !leaf.accepts(json) => {
+                mistakes.add(path, self.show(json), self.expected());
+            }
             (Some(only), None) => only.check(json, path, mistakes),
             (None, _) => mistakes.add(path, self.show(json), self.expected()),
             (Some(_), Some(_)) => {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Resolved;
 use crate::origin::{HostField, OriginKind, Place, S3Credentials, Settings as Origin};
+use crate::policy::dropped_file;
 use crate::policy::settings::{ChainSource, Isolation, OnFailure, PolicySettings};
 use crate::units::ByteSize;
 use crate::vhost::{Methods, PurgeAllow, Settings as Host};
@@ -94,7 +95,13 @@ impl Resolved {
             line += &format!(", ttl {}", duration(ttl));
         }
         match &host.chain.source {
-            ChainSource::Dropped | ChainSource::None => {}
+            ChainSource::None => {}
+            ChainSource::Dropped => {
+                let file = dropped_file(&self.policies.folder, &host.chain.host);
+                if file.is_file() {
+                    line += &format!(", policy {} by its name", file.file_name().unwrap_or_default().display());
+                }
+            }
             ChainSource::Named(list) => {
                 let names: Vec<String> = list.iter().map(|policy| self.policy_name(policy)).collect();
                 line += &format!(", policy {}", names.join(" then "));

@@ -28,8 +28,15 @@ impl Folder {
             ("badnets", "10.0.0.0/8\nnowhere\n"),
             ("table.json", r#"{"a":"b","n":1,"o":{"x":[true]}}"#),
             ("list.json", "[]"),
-            ("jwks.json", r#"{"keys":[]}"#),
-            ("key.pem", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
+            (
+                "jwks.json",
+                r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"DZkOWc9OjD3R0MI__V6ZSeECUz7khjt0fbePbvVLvy8"}]}"#,
+            ),
+            ("no-keys.json", r#"{"keys":[]}"#),
+            (
+                "key.pem",
+                "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEADZkOWc9OjD3R0MI//V6ZSeECUz7khjt0fbePbvVLvy8=\n-----END PUBLIC KEY-----\n",
+            ),
             ("private.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
         ] {
             let path = folder.path().join(name);
@@ -444,6 +451,7 @@ fn what_policies_ask_for_must_be_readable() {
     refused(named("rates", json!({ "rate": 1, "per": "0s" })), "rates.x.per", "0s", "at least");
     refused(named("keys", json!("missing")), "keys.x", "does not exist", "public key");
     refused(named("keys", json!("nets")), "keys.x", "neither", "public key");
+    refused(named("keys", json!("no-keys.json")), "keys.x", "can't be used", "public key");
     refused(named("keys", json!("private.pem")), "keys.x", "private key", "public key");
     refused(named("keys", json!("env:NONE")), "keys.x", "not set", "secret");
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -113,9 +113,10 @@ impl<S: Service> Server<S> {
             Err(_) => return self.count(Overdue::Head),
         };
         let activity = Activity::new(accepted, protocol);
+        let connection = Arc::new(Connection { peer, local, scheme: "http" });
         let adapter = Adapter {
             service: self.service.clone(),
-            connection: Arc::new(Connection { peer, local, scheme: "http" }),
+            connection: Arc::clone(&connection),
             activity: activity.clone(),
             stall_timeout: self.limits.stall,
         };
@@ -131,7 +132,12 @@ impl<S: Service> Server<S> {
         match end {
             End::Closed(Ok(())) | End::Aborted => {}
             // Clients that leave in the middle or speak nonsense are everyday; whoever looks into one asks for debug lines.
-            End::Closed(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+            End::Closed(Err(error)) => {
+                tracing::debug!(%peer, %error, "connection ended");
+                if let Some(status) = answered(&error) {
+                    self.service.unreadable(&connection, status);
+                }
+            }
             End::Overdue(overdue) => {
                 tracing::debug!(%peer, limit = overdue.word(), "connection took too long");
                 self.count(overdue);
@@ -157,6 +163,17 @@ impl<S: Service> Server<S> {
 
     fn count(&self, overdue: Overdue) {
         self.metrics.connection_timeouts.get_or_create(&TimeoutLabels { limit: overdue.word() }).inc();
+    }
+}
+
+/// The status that hyper has answered with by itself. Of HTTP/2 it says nothing: there such requests are reset.
+fn answered(error: &hyper::Error) -> Option<StatusCode> {
+    if error.is_parse_too_large() {
+        Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    } else if error.is_parse() {
+        Some(StatusCode::BAD_REQUEST)
+    } else {
+        None
     }
 }
 

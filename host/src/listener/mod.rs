@@ -99,6 +99,8 @@ pub trait Service: Send + Sync + 'static {
     type Future: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
     /// Answers one request.
     fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Self::Future;
+    /// What came in could not be read as a request and was answered with this status, without a body.
+    fn unreadable(&self, _connection: &Connection, _status: http::StatusCode) {}
 }
 
 /// A listener at work. Dropping it closes all its connections at once.

@@ -111,7 +111,9 @@ impl S3Origin {
             }
         };
         if let Some(endpoint) = &settings.endpoint {
-            builder = builder.endpoint_url(endpoint);
+            // The SDK puts bucket and key right behind it.
+            let slash = if endpoint.ends_with('/') { "" } else { "/" };
+            builder = builder.endpoint_url(format!("{endpoint}{slash}"));
         }
         let config = builder
             .behavior_version(BehaviorVersion::latest())

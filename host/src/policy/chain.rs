@@ -113,6 +113,27 @@ impl Chain {
         local::forget();
     }
 
+    /// Why requests are not judged as they should be: a line for each policy that should be in service and is not.
+    pub fn problems(&self) -> Vec<String> {
+        let problem = |entry: &Entry| {
+            let known = entry.known.lock();
+            let broken = known.expected && known.generation.is_none();
+            broken.then(|| known.problem.clone().unwrap_or_else(|| "it is not loaded".to_owned()))
+        };
+        self.entries.iter().filter_map(problem).collect()
+    }
+
+    /// Files of the policies that are in service.
+    pub fn in_service(&self) -> Vec<PathBuf> {
+        let serving = self.entries.iter().filter(|entry| entry.known.lock().generation.is_some());
+        serving.map(|entry| entry.settings.file.clone()).collect()
+    }
+
+    /// As hosts.json has it.
+    pub fn settings(&self) -> &ChainSettings {
+        &self.settings
+    }
+
     /// The files that it looks at.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.entries.iter().map(|entry| &entry.settings.file)

@@ -60,20 +60,20 @@ impl LogGate {
     }
 
     /// Writes a line of the policy, if it may pass.
-    pub(crate) fn write(&self, policy: &str, level: Level, line: &str) {
+    pub(crate) fn write(&self, host: &str, policy: &str, level: Level, line: &str) {
         if !level.enabled() {
             return;
         }
         let Some(dropped) = self.pass(Instant::now()) else { return };
         if dropped > 0 {
-            tracing::warn!(target: "policy", policy, dropped, "log lines of the policy were dropped");
+            tracing::warn!(target: "policy", host, policy, dropped, "log lines of the policy were dropped");
         }
         let line = clean(line);
         match level {
-            Level::Debug => tracing::debug!(target: "policy", policy, "{line}"),
-            Level::Info => tracing::info!(target: "policy", policy, "{line}"),
-            Level::Warn => tracing::warn!(target: "policy", policy, "{line}"),
-            Level::Error => tracing::error!(target: "policy", policy, "{line}"),
+            Level::Debug => tracing::debug!(target: "policy", host, policy, "{line}"),
+            Level::Info => tracing::info!(target: "policy", host, policy, "{line}"),
+            Level::Warn => tracing::warn!(target: "policy", host, policy, "{line}"),
+            Level::Error => tracing::error!(target: "policy", host, policy, "{line}"),
         }
     }
 }

@@ -22,6 +22,9 @@ use super::state::{State, Surroundings};
 use super::{Decision, Exchange, Phase};
 use crate::telemetry::metrics::PolicyLabels;
 
+/// The longest time limit of a policy that is called directly on a worker.
+const DIRECT_MS_MAX: u32 = 20;
+
 /// A policy that can be called.
 pub(crate) struct Generation {
     /// Unlike that of any other.
@@ -41,6 +44,7 @@ impl Generation {
     pub(crate) fn new(
         runtime: &Arc<Runtime>,
         compiled: Arc<Compiled>,
+        host: &str,
         settings: PolicySettings,
         prepared: Arc<Prepared>,
     ) -> Result<Arc<Self>, LoadError> {
@@ -67,6 +71,7 @@ impl Generation {
             .collect();
         let surroundings = Surroundings {
             name: Arc::from(name.as_str()),
+            host: Arc::from(host),
             config,
             config_json: serde_json::Value::Object(settings.config.clone()).to_string(),
             secrets: Secrets::new(settings.secrets.iter()),
@@ -97,7 +102,11 @@ impl Generation {
 
     /// How it is called.
     pub(crate) fn lane(&self) -> Lane {
-        self.compiled.inspection.lane
+        // On a fiber a policy gives way at each tick; one that may take long would hold all that its worker serves.
+        match self.compiled.inspection.lane {
+            Lane::Direct if self.settings.limits.time_ms > DIRECT_MS_MAX => Lane::Fiber,
+            lane => lane,
+        }
     }
 
     /// No new request gets this generation; its idle instances may go.
@@ -168,6 +177,7 @@ impl Generation {
         if let Some(length_ms) = self.quarantine(phase).charge(cost, now) {
             tracing::error!(
                 target: "policy",
+                host = &*self.surroundings.host,
                 policy = &*self.surroundings.name,
                 phase = phase.as_str(),
                 length_ms,
@@ -184,6 +194,7 @@ impl Generation {
             let message = super::console::clean(&message);
             tracing::warn!(
                 target: "policy",
+                host = &*self.surroundings.host,
                 policy = &**name,
                 phase = phase.as_str(),
                 kind = kind.as_str(),

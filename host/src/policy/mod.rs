@@ -48,7 +48,7 @@ pub use component::{Inspection, Kind, Lane};
 pub use decision::{Decision, FailureKind, PolicyFailure, Reply};
 pub use error::{LoadError, PolicyError};
 pub use exchange::Exchange;
-pub use registry::{Policies, check_file, dropped_file};
+pub use registry::{Policies, dropped_file, had_named_policy};
 pub use settings::{Capabilities, ChainSettings, Limits, OnFailure, PolicySettings, Settings};
 
 /// The phases of wit/policy.wit that run for a request.

@@ -44,6 +44,10 @@ pub struct Policies {
 
 struct Work {
     chains: Vec<Weak<Chain>>,
+    /// Those that requests go by, as far as that was said.
+    in_force: Vec<Weak<Chain>>,
+    /// Files in the folder that are nobody's, as they were last reported.
+    unused: Vec<PathBuf>,
     compiled: HashMap<Hash256, Weak<Compiled>>,
     prepared: Option<Weak<Prepared>>,
     remembered: Remembered,
@@ -52,10 +56,11 @@ struct Work {
 impl Policies {
     /// Starts engine and ticker. `settings` can be replaced at a reload with `configure`.
     pub fn start(settings: Settings, metrics: Arc<Metrics>) -> Result<Arc<Self>, PolicyError> {
-        let code = settings.state.join("code");
-        let runtime = Arc::new(Runtime::start(settings.memory_max_bytes, code, metrics)?);
+        let runtime = Arc::new(Runtime::start(settings.memory_max_bytes, code_folder(&settings), metrics)?);
         let work = Work {
             chains: Vec::new(),
+            in_force: Vec::new(),
+            unused: Vec::new(),
             compiled: HashMap::new(),
             prepared: None,
             remembered: Remembered::open(&settings.state),
@@ -68,7 +73,7 @@ impl Policies {
         let mut work = self.work.lock();
         if settings.state != self.settings.load().state {
             work.remembered = Remembered::open(&settings.state);
-            *self.runtime.code.lock() = settings.state.join("code");
+            *self.runtime.code.lock() = code_folder(&settings);
         }
         self.settings.store(Arc::new(settings));
     }
@@ -79,9 +84,6 @@ impl Policies {
         let mut work = self.work.lock();
         let work = &mut *work;
         work.chains.retain(|chain| chain.strong_count() > 0);
-        if settings.source == ChainSource::None {
-            work.remembered.forget(&settings.host);
-        }
         let prepared = work.prepared(capabilities);
         let entries = self.entries(settings);
         let same = work.chains.iter().filter_map(Weak::upgrade).find(|chain| {
@@ -98,6 +100,17 @@ impl Policies {
             work.chains.push(Arc::downgrade(&chain));
         }
         chain
+    }
+
+    /// Says which chains requests go by from now on: only of these is told what became of them, and a host that is to have no
+    /// policy is remembered no longer. Looks at their files, and returns a line for each change or failure.
+    pub fn put_in_force(&self, chains: &[Arc<Chain>]) -> Vec<String> {
+        let mut work = self.work.lock();
+        for chain in chains.iter().filter(|chain| chain.settings.source == ChainSource::None) {
+            work.remembered.forget(&chain.settings.host);
+        }
+        work.in_force = chains.iter().map(Arc::downgrade).collect();
+        self.look_at_all(&mut work, true)
     }
 
     fn entries(&self, settings: &ChainSettings) -> Vec<Entry> {
@@ -135,11 +148,48 @@ impl Policies {
 
     /// `force` reads files even when their times say that they have not changed.
     pub(crate) fn refresh_with(&self, force: bool) -> Vec<String> {
-        let mut work = self.work.lock();
-        let work = &mut *work;
+        self.look_at_all(&mut self.work.lock(), force)
+    }
+
+    fn look_at_all(&self, work: &mut Work, force: bool) -> Vec<String> {
         work.chains.retain(|chain| chain.strong_count() > 0);
-        let chains: Vec<Arc<Chain>> = work.chains.iter().filter_map(Weak::upgrade).collect();
-        chains.iter().flat_map(|chain| self.look(work, chain, force)).collect()
+        let mut lines: Vec<String> = Vec::new();
+        for line in work.current().iter().flat_map(|chain| self.look(work, chain, force)) {
+            // Two hosts may share a file.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines.extend(self.look_for_unused(work));
+        lines
+    }
+
+    /// A file that lies in the folder and is no host's policy is most likely thought to be one.
+    fn look_for_unused(&self, work: &mut Work) -> Vec<String> {
+        let used: Vec<PathBuf> = work
+            .in_force
+            .iter()
+            .filter_map(Weak::upgrade)
+            .flat_map(|chain| chain.files().cloned().collect::<Vec<_>>())
+            .collect();
+        let there = std::fs::read_dir(&self.settings.load().folder);
+        let mut unused: Vec<PathBuf> = there
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|file| file.extension().is_some_and(|extension| extension == "wasm") && !used.contains(file))
+            .collect();
+        unused.sort();
+        if work.in_force.is_empty() || unused == work.unused {
+            return Vec::new();
+        }
+        let new: Vec<String> =
+            unused.iter().filter(|file| !work.unused.contains(file)).map(|file| unused_line(file)).collect();
+        for line in &new {
+            tracing::warn!("{line}");
+        }
+        work.unused = unused;
+        new
     }
 
     /// Takes a policy whose file has vanished out of force, and forgets that its host had one. Tells whether there was
@@ -207,12 +257,15 @@ impl Policies {
         let first = !known.expected || entry.dropped;
         known.expected = true;
         if entry.dropped && first {
-            work.remembered.remember(host);
+            work.remembered.remember(host, false);
         }
         match self.load(work, chain, entry, hash, &bytes) {
             Ok(generation) => {
                 let line = format!("{host}: {} is in service ({})", file.display(), &cwasm::hex(&hash)[..12]);
                 tracing::info!(host, file = %file.display(), sha256 = cwasm::hex(&hash), "policy is in service");
+                if !entry.dropped {
+                    work.remembered.remember(host, true);
+                }
                 known.bad = None;
                 known.problem = None;
                 known.since = Some(Clock::System.now());
@@ -311,7 +364,8 @@ impl Policies {
                 compiled
             }
         };
-        Generation::new(&self.runtime, compiled, entry.settings.clone(), chain.prepared.clone())
+        let host = &chain.settings.host;
+        Generation::new(&self.runtime, compiled, host, entry.settings.clone(), chain.prepared.clone())
     }
 
     /// The code that another chain has in service from the same file: after a reload of hosts.json a file that has gone bad or
@@ -324,12 +378,16 @@ impl Policies {
             .flat_map(|other| &other.entries)
             .filter(|other| other.settings.file == entry.settings.file)
             .find_map(|other| other.known.lock().generation.as_ref().map(|generation| generation.compiled.clone()))?;
-        Generation::new(&self.runtime, compiled, entry.settings.clone(), chain.prepared.clone()).ok()
+        let host = &chain.settings.host;
+        Generation::new(&self.runtime, compiled, host, entry.settings.clone(), chain.prepared.clone()).ok()
     }
 
     /// What is in service, for the admin listener.
     pub fn status(&self) -> serde_json::Value {
-        let chains: Vec<Arc<Chain>> = self.work.lock().chains.iter().filter_map(Weak::upgrade).collect();
+        let (chains, unused) = {
+            let work = self.work.lock();
+            (work.current(), work.unused.clone())
+        };
         let mut hosts: Vec<serde_json::Value> = Vec::new();
         for chain in chains {
             let policies: Vec<serde_json::Value> = chain.entries.iter().filter_map(entry_status).collect();
@@ -345,7 +403,8 @@ impl Policies {
         let broken = hosts.iter().any(|host| {
             host["policies"].as_array().is_some_and(|all| all.iter().any(|policy| !policy["problem"].is_null()))
         });
-        json!({ "ok": !broken, "hosts": hosts })
+        let unused: Vec<String> = unused.iter().map(|file| file.display().to_string()).collect();
+        json!({ "ok": !broken, "hosts": hosts, "unused_files": unused })
     }
 
     /// Reads and checks a file without putting it in service.
@@ -353,20 +412,11 @@ impl Policies {
         let bytes = component::read(file)?;
         Ok(Compiled::load(&self.runtime, &name_of(file), &bytes)?.inspection)
     }
-}
 
-/// Reads and checks a policy file, without a program around it: what it is, and whether this version can run it. Its own
-/// `configure` is not called, since it has no configuration here.
-pub fn check_file(file: &Path) -> Result<Inspection, String> {
-    let bytes = component::read(file).map_err(|error| error.to_string())?;
-    let (metrics, _) = Metrics::new();
-    // No folder for compiled code: a check leaves nothing behind.
-    let runtime = Runtime::start(64 << 20, PathBuf::new(), metrics).map_err(|error| error.to_string())?;
-    let name = name_of(file);
-    let compiled = Compiled::load(&runtime, &name, &bytes).map_err(|error| error.to_string())?;
-    let granted: Vec<String> = compiled.inspection.grants.iter().map(|grant| (*grant).to_owned()).collect();
-    compiled.link(&runtime, &name, &granted).map_err(|error| error.to_string())?;
-    Ok(compiled.inspection)
+    /// A line for each file of the folder that is nobody's policy.
+    pub fn unused(&self) -> Vec<String> {
+        self.work.lock().unused.iter().map(|file| unused_line(file)).collect()
+    }
 }
 
 fn entry_status(entry: &Entry) -> Option<serde_json::Value> {
@@ -393,7 +443,7 @@ fn entry_status(entry: &Entry) -> Option<serde_json::Value> {
         map.insert("size".to_owned(), json!(inspection.size));
         map.insert("phases".to_owned(), json!(inspection.phases));
         map.insert("imports".to_owned(), json!(inspection.imports));
-        let (kind, lane) = (inspection.kind, inspection.lane);
+        let (kind, lane) = (inspection.kind, generation.lane());
         map.insert("kind".to_owned(), json!(if kind == Kind::Component { "component" } else { "core module" }));
         map.insert("lane".to_owned(), json!(if lane == Lane::Direct { "direct" } else { "fiber" }));
         if let Some(since) = known.since {
@@ -413,7 +463,32 @@ pub fn dropped_file(folder: &Path, host: &str) -> PathBuf {
     folder.join(format!("{}.wasm", host.replace('*', "_")))
 }
 
+/// Where compiled code is kept; an empty path when nothing is kept at all.
+fn code_folder(settings: &Settings) -> PathBuf {
+    if settings.state.as_os_str().is_empty() { PathBuf::new() } else { settings.state.join("code") }
+}
+
+/// What to say of a file that no host goes by.
+fn unused_line(file: &Path) -> String {
+    format!(
+        "{} is no host's policy: a host of hosts.json without `policy` has the file of its name in lower case, with `_` in \
+         place of `*`, and no other name goes by it",
+        file.display()
+    )
+}
+
+/// The hosts whose policy hosts.json named when it was last in service. `state`: as in `Settings`.
+pub fn had_named_policy(state: &Path, host: &str) -> bool {
+    Remembered::open(state).had_named(host)
+}
+
 impl Work {
+    /// The chains in force, or all while nobody has said which those are.
+    fn current(&self) -> Vec<Arc<Chain>> {
+        let chains = if self.in_force.is_empty() { &self.chains } else { &self.in_force };
+        chains.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Keys parsed and sets sorted, once for all chains with the same capabilities.
     fn prepared(&mut self, capabilities: &Arc<Capabilities>) -> Arc<Prepared> {
         if let Some(prepared) = self.prepared.as_ref().and_then(Weak::upgrade)

@@ -24,6 +24,8 @@ use super::wasi::Wasi;
 pub(crate) struct Surroundings {
     /// Name of the file, for messages.
     pub(crate) name: Arc<str>,
+    /// Whose it is.
+    pub(crate) host: Arc<str>,
     /// Configuration as policies ask for it: strings as they are, the rest as JSON.
     pub(crate) config: Vec<(String, String)>,
     /// The whole configuration.
@@ -101,6 +103,8 @@ pub(crate) struct State {
     pub(crate) memory: MemoryFence,
     /// For the lane of fibers.
     pub(crate) wasi: Option<Box<Wasi>>,
+    /// Lines and bytes that this call has added to the response.
+    pub(crate) added: (usize, usize),
     exchange: Option<Box<Exchange>>,
     undo: Undo,
 }
@@ -150,13 +154,23 @@ impl State {
     /// For a fresh instance.
     pub(crate) fn new(surroundings: Arc<Surroundings>, budget: Budget, wasi: Option<Box<Wasi>>) -> Self {
         let memory = MemoryFence::new((surroundings.limits.memory_mib as usize) << 20);
-        Self { surroundings, moment: Moments::CONFIGURE, budget, memory, wasi, exchange: None, undo: Undo::default() }
+        Self {
+            surroundings,
+            moment: Moments::CONFIGURE,
+            budget,
+            memory,
+            wasi,
+            added: (0, 0),
+            exchange: None,
+            undo: Undo::default(),
+        }
     }
 
     /// Takes the exchange for one call.
     pub(crate) fn put(&mut self, exchange: Box<Exchange>, phase: Phase) {
         self.exchange = Some(exchange);
         self.moment = phase.into();
+        self.added = (0, 0);
         self.memory.begin();
     }
 

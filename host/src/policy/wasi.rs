@@ -91,7 +91,7 @@ impl Console {
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end();
         if !text.is_empty() {
-            self.surroundings.log.write(&self.surroundings.name, self.level, text);
+            self.surroundings.log.write(&self.surroundings.host, &self.surroundings.name, self.level, text);
             if self.level == Level::Warn {
                 let mut words = self.last_words.lock();
                 if words.len() + text.len() <= LAST_WORDS_MAX {

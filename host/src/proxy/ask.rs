@@ -73,6 +73,7 @@ impl Ask {
             forwarded::tell_origin(
                 &mut headers,
                 carried.peer,
+                exchange.client.ip,
                 carried.peer_trusted,
                 exchange.request.scheme,
                 &authority,

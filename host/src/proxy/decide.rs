@@ -66,9 +66,6 @@ pub async fn run(mut carried: Box<Carried>, phase: Phase) -> Result<Box<Carried>
     match answer(&decision) {
         None => Ok(carried),
         Some((status, headers, body, word)) => {
-            if let Decision::Failed(failure) = &decision {
-                tracing::warn!(host = %carried.site.host.settings.name, %failure, "policy failed");
-            }
             carried.exchange.response = None;
             Err(Deliverable::local(carried, status, headers, body, Outcome::local(word)))
         }

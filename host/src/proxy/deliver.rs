@@ -157,7 +157,6 @@ async fn last_word(mut answer: Box<Deliverable>) -> Box<Deliverable> {
     let view = answer.carried.exchange.response.take();
     match (decision, view) {
         (Decision::Failed(failed), _) => {
-            tracing::warn!(host = %answer.carried.site.host.settings.name, failure = %failed, "policy failed");
             let (status, headers, body) = failure::of_policy(&failed);
             answer.status = status;
             answer.headers = headers;

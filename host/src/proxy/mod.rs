@@ -91,6 +91,11 @@ impl Proxy {
         Local::of(&self.generation.load())
     }
 
+    /// Logs what could not be read as a request: without method and target, as other servers do.
+    pub fn log_unreadable(&self, peer: std::net::IpAddr, status: http::StatusCode) {
+        self.log.write_unreadable(peer.to_canonical(), self.clock.now(), status);
+    }
+
     /// Answers one request.
     pub fn serve(
         own: Local<Self>,

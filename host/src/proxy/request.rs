@@ -187,7 +187,15 @@ fn authority_of(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Auth
 
 fn body_of(headers: &HeaderMap, body: bool) -> Result<Brought, Refused> {
     let bad = |why: &str| Refused::new(StatusCode::BAD_REQUEST, why);
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = match codings.next() {
+        None => false,
+        // RFC 9112 section 6.1: what comes decoded of another coding would go on as a body that nobody sent.
+        Some(coding) if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known here"));
+        }
+        Some(_) => true,
+    };
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = match lengths.next() {
         None => None,

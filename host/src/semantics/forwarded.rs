@@ -238,19 +238,33 @@ fn is_claim(name: &str) -> bool {
 /// X-Forwarded-Host, Via. What an untrusted peer says of itself (Forwarded, X-Real-IP and their like) is removed.
 ///
 /// `address` is the connection's peer. The client's own address may stand for it: behind a trusted peer it is in the list
-/// already, and is not put there twice.
-pub fn tell_origin(headers: &mut HeaderMap, address: IpAddr, peer_trusted: bool, scheme: &str, authority: &str) {
+/// already, and is not put there twice. `client` is the client's, as it was found.
+pub fn tell_origin(
+    headers: &mut HeaderMap,
+    address: IpAddr,
+    client: IpAddr,
+    peer_trusted: bool,
+    scheme: &str,
+    authority: &str,
+) {
     if !peer_trusted {
         remove_claims(headers);
     }
     let address = address.to_canonical();
+    // One story: what a trusted peer told by Forwarded alone is told on by the field that more servers read, and Forwarded,
+    // which nothing is appended to here, would end a hop too early.
+    let by_forwarded = client.to_canonical().to_string();
     let mut told: Vec<&str> = list(headers, &X_FORWARDED_FOR);
+    if peer_trusted && told.is_empty() && headers.contains_key(FORWARDED) {
+        told.push(&by_forwarded);
+    }
     if !told.iter().any(|known| parse_node(known) == Some(address)) {
         let own = address.to_string();
         told.push(&own);
         let joined = told.join(", ");
         set(headers, X_FORWARDED_FOR, &joined);
     }
+    headers.remove(FORWARDED);
     set(headers, X_FORWARDED_PROTO, scheme);
     // Whoever the peer is: the key has this host, and no other may decide what is kept under it.
     set(headers, X_FORWARDED_HOST, authority);
@@ -378,7 +392,7 @@ mod tests {
     fn an_origin_is_told_who_asks() {
         let mut headers =
             map(&[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6")]);
-        tell_origin(&mut headers, ip("192.0.2.9"), false, "https", "a.test:8443");
+        tell_origin(&mut headers, ip("192.0.2.9"), ip("192.0.2.9"), false, "https", "a.test:8443");
         assert_eq!(
             headers,
             map(&[
@@ -390,7 +404,7 @@ mod tests {
         );
 
         let mut headers = map(&[("x-forwarded-for", "198.51.100.1"), ("via", "2 cdn"), ("x-forwarded-host", "b.test")]);
-        tell_origin(&mut headers, ip(OWN), true, "http", "a.test");
+        tell_origin(&mut headers, ip(OWN), ip(OWN), true, "http", "a.test");
         assert_eq!(
             headers,
             map(&[
@@ -402,8 +416,14 @@ mod tests {
             ])
         );
 
+        // A proxy that speaks Forwarded only: the origin is told the same client, once.
+        let mut headers = map(&[("forwarded", "for=\"[2001:db8::1]:123\";proto=https")]);
+        tell_origin(&mut headers, ip(OWN), ip("2001:db8::1"), true, "https", "a.test");
+        assert_eq!(headers.get("x-forwarded-for").map(HeaderValue::as_bytes), Some(&b"2001:db8::1, 10.0.0.1"[..]));
+        assert!(!headers.contains_key(FORWARDED));
+
         let mut headers = map(&[("x-forwarded-for", "198.51.100.1")]);
-        tell_origin(&mut headers, ip("198.51.100.1"), true, "http", "a\nb");
+        tell_origin(&mut headers, ip("198.51.100.1"), ip("198.51.100.1"), true, "http", "a\nb");
         assert_eq!(headers.get("x-forwarded-for").map(HeaderValue::as_bytes), Some(&b"198.51.100.1"[..]));
         assert!(!headers.contains_key("x-forwarded-host"));
     }
@@ -420,7 +440,7 @@ mod tests {
                 let mut headers = HeaderMap::from_iter([(X_FORWARDED_FOR, value.clone()), (X_FORWARDED_PROTO, value)]);
                 let _ = client_address(ip(OWN), &headers, &trusted());
                 let _ = client_scheme(ip(OWN), &headers, &trusted(), "http");
-                tell_origin(&mut headers, ip(OWN), true, "http", "a.test");
+                tell_origin(&mut headers, ip(OWN), ip(OWN), true, "http", "a.test");
             }
         }
 

@@ -77,6 +77,21 @@ impl AccessLog {
         self.0.write(Entry::of(record));
     }
 
+    /// The same for what could not be read as a request: `"-"` stands in place of the request line.
+    pub fn write_unreadable(&self, client: IpAddr, at: Timestamp, status: StatusCode) {
+        self.0.write(Entry {
+            client,
+            at,
+            version: Version::HTTP_11,
+            status,
+            bytes: 0,
+            text: SmallVec::new(),
+            method_end: 0,
+            target_end: 0,
+            referer_end: 0,
+        });
+    }
+
     /// Writes what is queued, waiting at most a second.
     pub fn flush(&self) {
         self.0.flush();
@@ -168,9 +183,10 @@ impl Line for Entry {
         out.extend_from_slice(last.second(self.at));
         out.extend_from_slice(b" \"");
         escape(&self.text[..method_end], out);
-        out.push(b' ');
+        out.extend_from_slice(if method_end > 0 { b" " } else { b"-" });
         escape(&self.text[method_end..target_end], out);
         let version = match self.version {
+            _ if method_end == 0 => "\" ",
             Version::HTTP_09 => " HTTP/0.9\" ",
             Version::HTTP_10 => " HTTP/1.0\" ",
             Version::HTTP_2 => " HTTP/2.0\" ",

@@ -59,6 +59,9 @@ impl Policy for CacheKey {
             let device = Device::of_request().name();
             cache_lookup::add_key("device", device);
             upstream::set_header("x-device", device);
+            // Whoever goes by this field instead can tell no more from it than the key can.
+            upstream::set_header("user-agent", &format!("Mozilla/5.0 (compatible; proxyhost; {device})"));
+            upstream::remove_header("sec-ch-ua-mobile");
         }
         if let Some(names) = &self.query {
             keep_query(names);

@@ -41,6 +41,7 @@ fn the_device_is_keyed_and_the_origin_told() {
     let play = run(r#"{"device": true}"#, request);
     assert_eq!(play.edits().key_part("device"), Some("mobile"));
     assert_eq!(sent(&play, "x-device"), set("mobile"));
+    assert_eq!(sent(&play, "user-agent"), set("Mozilla/5.0 (compatible; proxyhost; mobile)"));
 }
 
 #[test]

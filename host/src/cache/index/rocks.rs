@@ -51,7 +51,6 @@ impl RocksIndex {
         options.set_max_log_file_size(1 << 20);
         options.set_log_level(LogLevel::Warn);
         options.set_stats_dump_period_sec(0);
-        options.set_skip_stats_update_on_db_open(true);
         options.set_bytes_per_sync(1 << 20);
         options.set_wal_bytes_per_sync(1 << 20);
         let columns = Column::ALL.map(|column| {

@@ -90,8 +90,14 @@ impl Resolver<'_> {
             None => "which is not UTF-8",
             // It would work no worse, but a private key has no business here.
             Some(text) if text.contains("PRIVATE KEY-----") => "which holds a private key",
-            Some(text) if is_public_key(&text) => return Some(PublicKeyFile { path, text }),
-            Some(_) => "which is neither",
+            Some(text) => {
+                let file = PublicKeyFile { path, text };
+                match file.check() {
+                    _ if !is_public_key(&file.text) => "which is neither",
+                    Ok(()) => return Some(file),
+                    Err(reason) => &format!("which can't be used: {reason}"),
+                }
+            }
         };
         self.mistakes.add(&key.path, format!("{}, {found}", quoted(name)), expected);
         None

@@ -13,6 +13,7 @@ use super::super::schema::POLICY_OBJECT;
 use super::Resolver;
 use super::origins::Origins;
 use crate::origin::OriginKind;
+use crate::policy::had_named_policy;
 use crate::policy::settings::{ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Secret};
 use crate::semantics::authority::HostPattern;
 use crate::vhost::{Methods, PurgeAllow, PurgeMethod, Settings};
@@ -61,7 +62,7 @@ impl Resolver<'_> {
         let kind = origin.as_ref().and_then(|origin| self.origin_kind(host, origin, origins));
         let methods = self.methods(host, kind);
         let prefix = self.prefix(host);
-        let source = self.chain(host);
+        let source = self.chain(host, &pattern.map(written).unwrap_or_default());
         let purge = self.purge(host, pattern, source.as_ref());
         let ttl = match host.given("ttl") {
             Some(ttl) => Some(leaf::duration(ttl.json)?),
@@ -138,6 +139,7 @@ impl Resolver<'_> {
             _ => return None,
         };
         let allow = match allow.json {
+            Json::Text(text) if text != "policy" => return None,
             Json::Text(_) => {
                 if let (Some(source), Some(pattern)) = (source, pattern)
                     && !self.has_policy(source, pattern)
@@ -163,35 +165,38 @@ impl Resolver<'_> {
         }
     }
 
-    fn chain(&mut self, host: &At<'_>) -> Option<ChainSource> {
+    fn chain(&mut self, host: &At<'_>, name: &str) -> Option<ChainSource> {
         let Some(policy) = host.given("policy") else { return Some(ChainSource::Dropped) };
         match policy.json {
             Json::Null => Some(ChainSource::None),
             Json::List(items) => {
                 // Collected before any is missed, so that the mistakes of all are found.
-                let list: Vec<Option<PolicySettings>> =
-                    items.iter().enumerate().map(|(index, item)| self.policy(item, policy.path.item(index))).collect();
+                let list: Vec<Option<PolicySettings>> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| self.policy(item, policy.path.item(index), name))
+                    .collect();
                 list.into_iter().collect::<Option<Vec<_>>>().map(ChainSource::Named)
             }
-            one => self.policy(one, policy.path).map(|policy| ChainSource::Named(vec![policy])),
+            one => self.policy(one, policy.path, name).map(|policy| ChainSource::Named(vec![policy])),
         }
     }
 
-    fn policy(&mut self, json: &Json, path: Path) -> Option<PolicySettings> {
+    fn policy(&mut self, json: &Json, path: Path, host: &str) -> Option<PolicySettings> {
         match json {
             Json::Text(name) => {
                 let short = Json::Object(vec![("wasm".to_owned(), Json::Text(name.clone()))]);
-                self.policy_object(&At { json: &short, shape: &POLICY_OBJECT, path: path.clone() }, &path)
+                self.policy_object(&At { json: &short, shape: &POLICY_OBJECT, path: path.clone() }, &path, host)
             }
             Json::Object(_) => {
                 let file_path = path.key("wasm");
-                self.policy_object(&At { json, shape: &POLICY_OBJECT, path }, &file_path)
+                self.policy_object(&At { json, shape: &POLICY_OBJECT, path }, &file_path, host)
             }
             _ => None,
         }
     }
 
-    fn policy_object(&mut self, policy: &At<'_>, file_path: &Path) -> Option<PolicySettings> {
+    fn policy_object(&mut self, policy: &At<'_>, file_path: &Path, host: &str) -> Option<PolicySettings> {
         let secrets: Vec<Option<(String, Secret)>> = policy
             .object("secrets")
             .names()
@@ -202,7 +207,11 @@ impl Resolver<'_> {
             .collect();
         let name = policy.text("wasm")?;
         let file = self.policies.join(&name);
-        if let Err(reason) = readable(&file) {
+        // The file of a policy that was in service may have vanished: that is its own host's trouble and nobody else's.
+        let lost = || !file.exists() && had_named_policy(&self.policy_state, host);
+        if let Err(reason) = readable(&file)
+            && !lost()
+        {
             let found = format!("{}, {reason}", quoted(&name));
             let expected = format!("a file in the folder of the policies, {}", self.policies.display());
             self.mistakes.add(file_path, found, expected);

@@ -66,7 +66,7 @@ impl wit::log::Host for State {
 
     fn write(&mut self, level: wit::log::Level, message: String) -> Host<()> {
         trap(self.enter("log.write", Moments::ALWAYS))?;
-        self.surroundings.log.write(&self.surroundings.name, level.into(), &message);
+        self.surroundings.log.write(&self.surroundings.host, &self.surroundings.name, level.into(), &message);
         Ok(())
     }
 }

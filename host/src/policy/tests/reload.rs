@@ -68,6 +68,7 @@ async fn a_file_that_vanishes_leaves_its_policy_in_force() {
     assert_eq!((failed.kind, failed.status.as_u16()), (FailureKind::Load, 503));
     assert!(failed.message.contains("\"policy\": null"), "{failed}");
     let none = world.chain("a.test", ChainSource::None);
+    world.policies.put_in_force(std::slice::from_ref(&none));
     assert!(!none.lease().exports(Phase::OnRequest));
     drop((chain, none));
     let world = world.restart();
