@@ -83,6 +83,18 @@ async fn a_range_of_a_missing_object_does_not_fetch_all_of_it() {
 }
 
 #[tokio::test]
+async fn beyond_the_end_of_what_is_kept_in_part_nothing_is_asked_for() {
+    let (origin, host) = big().await;
+    host.call("GET", "/a").range("0-9").send().await.status(206);
+    let before = origin.requests();
+    for range in ["10000000-", "-0"] {
+        let answer = host.call("GET", "/a").range(range).send().await;
+        answer.status(416).cache("hit");
+    }
+    assert_eq!(origin.requests(), before);
+}
+
+#[tokio::test]
 async fn further_pieces_are_asked_for_by_the_version_of_the_first() {
     let (origin, host) = big().await;
     host.call("GET", "/a").range("0-9").send().await.status(206);

@@ -272,9 +272,13 @@ impl Hot {
         }
     }
 
-    /// Whether anything stands at the key's place.
-    pub fn knows(&self, key: &CacheKey) -> bool {
-        self.entries.peek(&PlaceRef { key, variant: &[] }).is_some()
+    /// Whether anything stands at the key's place that `is_gone` does not say is no more.
+    pub fn knows(&self, key: &CacheKey, is_gone: impl Fn(&Slot) -> bool) -> bool {
+        match self.entries.peek(&PlaceRef { key, variant: &[] }) {
+            Some(Standing::One(slot)) => !is_gone(&slot),
+            Some(Standing::Base(..)) => true,
+            None => false,
+        }
     }
 
     /// A hash of a key, in this process.

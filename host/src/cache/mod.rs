@@ -159,8 +159,8 @@ impl Cache {
 
     /// Whether memory knows of entries for this key, whatever request fields select them: after a miss, it is a miss of the
     /// variant only.
-    pub fn knows(&self, key: &CacheKey) -> bool {
-        self.shared.hot.knows(key)
+    pub fn knows(&self, asked: &Asked<'_>) -> bool {
+        self.shared.hot.knows(asked.key, |slot| self.shared.is_slot_purged(slot, asked.request_path))
     }
 
     /// The index on disk; what is found goes to the memory tier. Block cache first, then the blocking pool.

@@ -45,8 +45,7 @@ pub async fn fetch(wanting: Wanting) -> Early {
     }
     for _ in 0..MAX_JOINS {
         let joined = {
-            let request = &carried.exchange.request;
-            let asked = Asked { key: &key, headers: &request.headers, request_path: request.path() };
+            let asked = asked_of(&carried, &key);
             carried.proxy.cache.join_since(&asked, stale.as_ref().map(|stale| &stale.entry))
         };
         match joined {
@@ -70,9 +69,8 @@ pub async fn fetch(wanting: Wanting) -> Early {
 
 /// Asks again for an entry that may be served meanwhile: one refresh per key.
 pub fn refresh(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) {
-    let request = &carried.exchange.request;
-    let asked = Asked { key, headers: &request.headers, request_path: request.path() };
-    if let Join::Lead(lead) = carried.proxy.cache.join_since(&asked, Some(entry)) {
+    let joined = carried.proxy.cache.join_since(&asked_of(carried, key), Some(entry));
+    if let Join::Lead(lead) = joined {
         let stale = Some(StaleEntry { entry: Arc::clone(entry), if_error: true });
         let mut forked = carried.fork();
         forked.exchange.request.method = Method::GET;
@@ -461,7 +459,7 @@ impl Origin {
         let Self { carried, key, lead, stale } = self;
         let why = if stale.is_some() {
             Forward::Stale
-        } else if carried.proxy.cache.knows(&key) {
+        } else if carried.proxy.cache.knows(&asked_of(&carried, &key)) {
             Forward::VaryMiss
         } else {
             Forward::UriMiss
@@ -590,6 +588,11 @@ impl Origin {
         }
         Deliverable::entry(Hit { carried, key, entry, outcome })
     }
+}
+
+fn asked_of<'a>(carried: &'a Carried, key: &'a CacheKey) -> Asked<'a> {
+    let request = &carried.exchange.request;
+    Asked { key, headers: &request.headers, request_path: request.path() }
 }
 
 fn unexpected_304() -> OriginError {

@@ -254,7 +254,9 @@ fn wanted(request: &HeaderMap, stored: &HeaderMap, size: u64) -> Range<u64> {
                     return first.start..first.end;
                 }
             }
-            Resolved::Whole | Resolved::Unsatisfiable => {}
+            // Answered with 416, of which no byte is fetched.
+            Resolved::Unsatisfiable => return 0..0,
+            Resolved::Whole => {}
         }
     }
     0..size
