@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use constant_time_eq::constant_time_eq;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use subtle::ConstantTimeEq;
 
 /// The file in the cache folder.
 pub const TOKEN_FILE: &str = "admin-token";
@@ -95,7 +95,7 @@ pub(super) fn authorized(headers: &HeaderMap, token: &str) -> bool {
     // An empty token would be no token: nothing bears it.
     scheme.eq_ignore_ascii_case(b"bearer ")
         && !token.is_empty()
-        && bool::from(credentials.trim_ascii().ct_eq(token.as_bytes()))
+        && constant_time_eq(credentials.trim_ascii(), token.as_bytes())
 }
 
 #[cfg(test)]

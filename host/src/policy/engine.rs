@@ -74,7 +74,7 @@ impl Runtime {
                     .map_err(|error| PolicyError(format!("the WebAssembly engine can't be made: {error:#}")))?
             }
         };
-        let ticker = Ticker::start(&engine)?;
+        let ticker = Ticker::start(&engine, Arc::clone(&metrics))?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             engine,

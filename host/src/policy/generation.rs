@@ -132,11 +132,16 @@ impl Generation {
             return (exchange, Err(self.failure(phase, FailureKind::Quarantine, reason)));
         }
         self.runtime.metrics.policy_calls.inc();
-        let _running = self.runtime.ticker.run();
         let (exchange, outcome) = match self.lane() {
-            Lane::Direct => pool::call_direct(self, phase, exchange, began),
+            Lane::Direct => {
+                self.runtime.ticker.wake();
+                pool::call_direct(self, phase, exchange, began)
+            }
             // Boxed, so that the rare lane does not make every request's future larger.
-            Lane::Fiber => Box::pin(pool::call_on_fiber(self, phase, exchange, began)).await,
+            Lane::Fiber => {
+                let _running = self.runtime.ticker.run();
+                Box::pin(pool::call_on_fiber(self, phase, exchange, began)).await
+            }
         };
         match outcome {
             Ok(decision) => (exchange, Ok(decision)),

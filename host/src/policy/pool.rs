@@ -226,6 +226,8 @@ macro_rules! start {
 type Started = Result<Box<Slot>, (FailureKind, String, Duration)>;
 
 fn start_direct(generation: &Arc<Generation>, began: Instant) -> Started {
+    // It may take longer than a call.
+    let _running = generation.runtime.ticker.run();
     start!(generation, began, None, instantiate, call)
 }
 

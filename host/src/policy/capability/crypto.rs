@@ -5,10 +5,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
 use base64::engine::{DecodePaddingMode, general_purpose};
+use constant_time_eq::constant_time_eq;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::policy::settings::Secret;
 
@@ -69,7 +69,7 @@ impl Encoding {
             Self::Base64 => STANDARD_LENIENT.decode_slice(text, &mut buffer).ok(),
             Self::Base64Url => URL_SAFE_LENIENT.decode_slice(text, &mut buffer).ok(),
         };
-        length.and_then(|length| buffer.get(..length)).is_some_and(|given| bool::from(given.ct_eq(bytes)))
+        length.and_then(|length| buffer.get(..length)).is_some_and(|given| constant_time_eq(given, bytes))
     }
 }
 
