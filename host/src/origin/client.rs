@@ -1,28 +1,25 @@
 //! The HTTP client that http and s3 origins share: connects, keeps connections, and sends a request in a way that can't
 //! be the origin's undoing or ours.
 //!
-//! A pooled connection may have died without our knowing. What can be sent again without harm (an idempotent method of
-//! RFC 9110 section 9.2.2 without a body) is sent on a pooled connection and once more on a fresh one if that one fails
-//! before the head of a response. Everything else only ever goes out on a connection that was just made, and once.
+//! A pooled connection may have died without our knowing. So only what can be sent again without harm (an idempotent method
+//! of RFC 9110 section 9.2.2 without a body) is sent on one, and its failure before the head of a response is an error of its
+//! own, for `retry.rs` to act on. Everything else only ever goes out on a connection that was just made.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::client::conn::{http1, http2};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower_service::Service;
 
 use super::body::{InBody, OutBody, Upload, chain};
+use super::connect::{self, Connector, Versions};
 use super::pool::{Connection, Lease, MAX_STREAMS, Pool};
 use super::{OriginError, Timeouts};
 use crate::semantics::hop_by_hop;
@@ -38,21 +35,12 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Connections being made at once: bounds the threads that a dead resolver can hold.
 const MAX_CONNECTING: usize = 64;
 
-/// Which versions of HTTP are offered over TLS. Cleartext is HTTP/1.1 either way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Versions {
-    /// HTTP/1.1.
-    One,
-    /// HTTP/2 if the server likes it, else HTTP/1.1.
-    OneAndTwo,
-}
-
 /// A client for one scheme and authority.
 pub(super) struct Client {
     origin: Arc<str>,
     /// Scheme and authority; what is connected to.
     base: Uri,
-    connector: HttpsConnector<HttpConnector>,
+    connector: Connector,
     connecting: Semaphore,
     timeouts: Timeouts,
     pool: Arc<Pool>,
@@ -61,40 +49,30 @@ pub(super) struct Client {
 impl Client {
     /// A client for the scheme and authority of `base`.
     pub(super) fn new(origin: Arc<str>, base: Uri, tls: ClientConfig, versions: Versions, timeouts: Timeouts) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        let connector = match versions {
-            Versions::One => builder.enable_http1().wrap_connector(tcp),
-            Versions::OneAndTwo => builder.enable_all_versions().wrap_connector(tcp),
-        };
+        let connector = connect::connector(tls, versions);
         let connecting = Semaphore::new(MAX_CONNECTING);
         Self { origin, base, connector, connecting, timeouts, pool: Arc::default() }
     }
 
-    /// Sends a request whose URI is path and query and whose Host field is set, and waits for the head of the response.
+    /// Sends a request whose URI is path and query and whose Host field is set, once, and waits for the head of the
+    /// response. A `retry` goes out on a fresh connection.
     pub(super) async fn send(
         &self,
         request: Request<()>,
         body: OutBody,
         upload: &Arc<Upload>,
+        retry: bool,
     ) -> Result<Response<InBody>, OriginError> {
-        let replayable = body.is_empty() && is_idempotent(request.method());
-        if replayable && let Some(lease) = self.pool.take() {
-            match self.exchange(lease, copy_head(&request), OutBody::Empty, upload).await {
-                Err(OriginError::Broken { reason, .. }) => {
-                    tracing::debug!(origin = %self.origin, reason, "pooled connection was dead, trying a fresh one");
-                }
-                done => return done,
-            }
-        }
-        let lease = self.connect(replayable).await?;
+        let reuse = !retry && body.is_empty() && is_idempotent(request.method());
+        let pooled = if reuse { self.pool.take() } else { None };
+        let lease = match pooled {
+            Some(lease) => lease,
+            None => self.connect(reuse).await?,
+        };
         self.exchange(lease, request, body, upload).await
     }
 
-    /// A fresh connection; or, for what may be sent twice, one that came free while we waited for our turn to connect.
+    /// A fresh connection; or, with `reuse`, one that came free while we waited for our turn to connect.
     async fn connect(&self, reuse: bool) -> Result<Lease, OriginError> {
         let connecting = async {
             let Ok(_permit) = self.connecting.try_acquire() else {
@@ -112,8 +90,9 @@ impl Client {
         }
     }
 
-    fn cannot_connect(&self, error: &dyn std::error::Error) -> OriginError {
-        OriginError::Connect { origin: self.origin.to_string(), reason: chain(error) }
+    fn cannot_connect(&self, error: &(dyn std::error::Error + 'static)) -> OriginError {
+        let failure = connect::failure(error);
+        OriginError::Connect { origin: self.origin.to_string(), failure, reason: chain(error) }
     }
 
     async fn make_connection(&self) -> Result<Lease, OriginError> {
@@ -167,6 +146,8 @@ impl Client {
         upload: &Arc<Upload>,
     ) -> Result<Response<InBody>, OriginError> {
         upload.start();
+        let pooled = lease.is_pooled();
+        let ended = |reason: String, idle| OriginError::Ended { origin: self.origin.to_string(), reason, idle };
         let sending = async {
             match lease.connection() {
                 Some(Connection::One(sender)) => sender.send_request(request.map(|()| body)).await,
@@ -174,13 +155,21 @@ impl Client {
                     let request = self.for_http2(request)?;
                     sender.send_request(request.map(|()| body)).await
                 }
-                None => return Err(self.broken("connection is gone".to_owned())),
+                None => return Err(ended("connection is gone".to_owned(), pooled)),
             }
-            .map_err(|e| upload.failure().unwrap_or_else(|| self.broken(chain(&e))))
+            .map_err(|error| match upload.failure() {
+                Some(failure) => failure,
+                None if error.is_parse() => self.broken(chain(&error)),
+                None => ended(chain(&error), pooled && !is_stream_reset(&error)),
+            })
         };
         let response = self.within_first_byte(sending, upload).await?;
         if response.status().is_informational() {
             return Err(self.broken(format!("unasked-for status {}", response.status())));
+        }
+        if pooled && response.status() == StatusCode::REQUEST_TIMEOUT {
+            // Said to the silence before our request, which it crossed on its way (RFC 9110 section 15.5.9).
+            return Err(ended("408 to a connection that was kept".to_owned(), true));
         }
         Ok(response.map(|incoming| InBody::new(incoming, lease, Arc::clone(&self.origin))))
     }
@@ -234,12 +223,11 @@ where
     }
 }
 
-fn copy_head(request: &Request<()>) -> Request<()> {
-    let mut copy = Request::new(());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// Whether the server gave up one HTTP/2 stream, and not the connection.
+fn is_stream_reset(error: &hyper::Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<h2::Error>())
+        .is_some_and(h2::Error::is_reset)
 }
 
 /// RFC 9110 section 9.2.2.
@@ -282,35 +270,4 @@ fn settle_length(headers: &mut HeaderMap, bodiless: bool, length: Option<u64>) {
         Some(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
         None => drop(headers.remove(header::CONTENT_LENGTH)),
     }
-}
-
-/// TLS as a client: against the system's roots, or those in a file.
-pub(super) fn tls_config(origin: &str, ca: Option<&Path>) -> Result<ClientConfig, OriginError> {
-    let configuration = |reason: String| OriginError::Configuration { origin: origin.to_owned(), reason };
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| configuration(format!("TLS: {e}")))?;
-    let builder = match ca {
-        None => builder.with_native_roots().map_err(|e| configuration(format!("the system's CA certificates: {e}")))?,
-        Some(path) => {
-            let unreadable = |e: &dyn std::fmt::Display| configuration(format!("CA file {}: {e}", path.display()));
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
-                roots.add(certificate.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
-            }
-            if roots.is_empty() {
-                return Err(unreadable(&"no certificate in it"));
-            }
-            builder.with_root_certificates(roots)
-        }
-    };
-    Ok(builder.with_no_client_auth())
-}
-
-/// TLS that trusts nobody, for origins that are asked in clear text.
-pub(super) fn no_tls(origin: &str) -> Result<ClientConfig, OriginError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| OriginError::Configuration { origin: origin.to_owned(), reason: format!("TLS: {e}") })?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }

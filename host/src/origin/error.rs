@@ -8,6 +8,8 @@ pub enum OriginError {
     Connect {
         /// Name in hosts.json.
         origin: String,
+        /// What of it failed.
+        failure: ConnectFailure,
         /// In words.
         reason: String,
     },
@@ -19,7 +21,27 @@ pub enum OriginError {
         /// `connect`, `first byte` or `idle`.
         phase: &'static str,
     },
-    /// It closed, lied about its length, or broke HTTP: 502.
+    /// The connection ended before the head of a response: 502.
+    #[error("origin {origin} closed the connection: {reason}")]
+    Ended {
+        /// Name in hosts.json.
+        origin: String,
+        /// In words.
+        reason: String,
+        /// It was a kept connection, which may have ended before the request went out.
+        idle: bool,
+    },
+    /// It answered with a status that says it failed, and nothing that could be passed on: 502.
+    #[error("origin {origin} failed: {reason}")]
+    Status {
+        /// Name in hosts.json.
+        origin: String,
+        /// What it answered with.
+        status: http::StatusCode,
+        /// In words.
+        reason: String,
+    },
+    /// It broke off a body, lied about its length, or broke HTTP: 502.
     #[error("origin {origin} broke off: {reason}")]
     Broken {
         /// Name in hosts.json.
@@ -52,4 +74,25 @@ pub enum OriginError {
         /// In words.
         reason: String,
     },
+}
+
+/// What failed of connecting; the kinds that RFC 9209 section 2.3 tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// The name was not resolved.
+    Name,
+    /// Nobody listens there.
+    Refused,
+    /// No way leads there.
+    Unroutable,
+    /// It closed during the handshake.
+    Terminated,
+    /// Its certificate is not one that is trusted for the name.
+    Certificate,
+    /// It refused our TLS.
+    Alert,
+    /// It broke TLS, or speaks none.
+    Tls,
+    /// Anything else.
+    Other,
 }

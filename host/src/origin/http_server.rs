@@ -11,7 +11,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 
 use super::body::{OutBody, Upload};
-use super::client::{Client, Versions, end_to_end, no_tls, tls_config};
+use super::client::{Client, end_to_end};
+use super::connect::{Versions, no_tls, tls_config};
 use super::{
     HostField, HttpSettings, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Timeouts, short_answer,
 };
@@ -104,7 +105,7 @@ impl HttpOrigin {
         *head.uri_mut() = Uri::from(target);
         *head.headers_mut() = headers;
 
-        let (parts, body) = self.client.send(head, body, &upload).await?.into_parts();
+        let (parts, body) = self.client.send(head, body, &upload, request.retry).await?.into_parts();
         let mut headers = parts.headers;
         let length = body.length();
         end_to_end(&method, parts.status, &mut headers, length);

@@ -97,7 +97,8 @@ fn outcome(error: &OriginError) -> &'static str {
     match error {
         OriginError::Connect { .. } => "connect",
         OriginError::Timeout { .. } => "timeout",
-        OriginError::Broken { .. } => "reset",
+        OriginError::Ended { .. } | OriginError::Broken { .. } => "reset",
+        OriginError::Status { .. } => "status",
         OriginError::Unavailable { .. } => "refused",
         OriginError::RequestBody { .. } => "client",
         OriginError::Configuration { .. } => "invalid",

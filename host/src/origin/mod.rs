@@ -17,6 +17,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 mod body;
 mod client;
+mod connect;
 mod dir;
 pub mod error;
 mod http_server;
@@ -48,6 +49,8 @@ pub struct OriginRequest {
     pub authority: String,
     /// Request body and its length if known; none for reads.
     pub body: Option<RequestBody>,
+    /// It is sent for the second time, by the origin's own decorator: on a connection that was just made.
+    pub retry: bool,
 }
 
 /// A request body on its way through.

@@ -43,6 +43,8 @@ pub(super) struct Lease {
     _stream: Option<StreamCount>,
     pool: Arc<Pool>,
     born: Instant,
+    /// Another request was on it before.
+    pooled: bool,
 }
 
 /// Counts one request on a shared connection for as long as it lives.
@@ -99,6 +101,7 @@ impl Pool {
                     _stream: None,
                     pool: Arc::clone(self),
                     born,
+                    pooled: true,
                 });
             }
         }
@@ -114,12 +117,24 @@ impl Pool {
         })?;
         let connection = Connection::Many(free.sender.clone());
         let stream = StreamCount::new(&free.streams);
-        Some(Lease { connection: Some(connection), _stream: Some(stream), pool: Arc::clone(self), born: free.born })
+        Some(Lease {
+            connection: Some(connection),
+            _stream: Some(stream),
+            pool: Arc::clone(self),
+            born: free.born,
+            pooled: true,
+        })
     }
 
     /// A new HTTP/1.1 connection, in use.
     pub(super) fn lease_one(self: &Arc<Self>, sender: http1::SendRequest<OutBody>) -> Lease {
-        Lease { connection: Some(Connection::One(sender)), _stream: None, pool: Arc::clone(self), born: Instant::now() }
+        Lease {
+            connection: Some(Connection::One(sender)),
+            _stream: None,
+            pool: Arc::clone(self),
+            born: Instant::now(),
+            pooled: false,
+        }
     }
 
     /// A new HTTP/2 connection: in use, and open to others at once, as many as `limit` says.
@@ -133,7 +148,13 @@ impl Pool {
         }
         drop(shared);
         self.reap();
-        Lease { connection: Some(Connection::Many(sender)), _stream: stream, pool: Arc::clone(self), born }
+        Lease {
+            connection: Some(Connection::Many(sender)),
+            _stream: stream,
+            pool: Arc::clone(self),
+            born,
+            pooled: false,
+        }
     }
 
     fn put(self: &Arc<Self>, sender: http1::SendRequest<OutBody>, born: Instant) {
@@ -183,6 +204,11 @@ async fn reaper(pool: Weak<Pool>) {
 }
 
 impl Lease {
+    /// Whether it was used before, and so may have died since.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
     /// The connection; always there until `release`.
     pub(super) fn connection(&mut self) -> Option<&mut Connection> {
         self.connection.as_mut()

@@ -1,9 +1,11 @@
-//! One retry of what is safe, paid for from a budget.
+//! One retry of what is safe, on a fresh connection, and paid for from a budget.
 //!
 //! Safe is a GET or HEAD without a body that got no answer, and anything without a body that was never sent because there
 //! was no connection. A timeout is not tried again: who waited once has waited long enough. The budget keeps a failing
 //! origin from getting twice the requests: retries are at most a tenth of the requests, over a small allowance for origins
-//! that are rarely asked. A body that breaks on its way is for its reader to ask for again, from where it broke.
+//! that are rarely asked. What went out on a kept connection that turned out dead goes out again at once and for nothing: a
+//! server closes what is idle as it likes, and that is no failure of its. A body that breaks on its way is for its reader to
+//! ask for again, from where it broke.
 
 use std::time::Duration;
 
@@ -69,20 +71,28 @@ impl<O: Origin> RetryingOrigin<O> {
             headers: request.headers.clone(),
             authority: request.authority.clone(),
             body: None,
+            retry: true,
         };
         let error = match self.inner.fetch(request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        let Some(delay) = pause(&again.method, &error) else { return Err(error) };
-        if !self.budget.lock().retry() {
-            tracing::debug!(origin = self.inner.name(), %error, "no budget for a retry");
-            return Err(error);
+        if !was_idle(&error) {
+            let Some(delay) = pause(&again.method, &error) else { return Err(error) };
+            if !self.budget.lock().retry() {
+                tracing::debug!(origin = self.inner.name(), %error, "no budget for a retry");
+                return Err(error);
+            }
+            tokio::time::sleep(delay).await;
         }
         tracing::debug!(origin = self.inner.name(), %error, "trying again");
-        tokio::time::sleep(delay).await;
         self.inner.fetch(again).await
     }
+}
+
+/// Whether it says of the origin only that it closed what was idle.
+fn was_idle(error: &OriginError) -> bool {
+    matches!(error, OriginError::Ended { idle: true, .. })
 }
 
 /// How long to wait before this is tried again; none if it is not. Random, so that those who failed together don't come
@@ -91,9 +101,11 @@ fn pause(method: &Method, error: &OriginError) -> Option<Duration> {
     let read = *method == Method::GET || *method == Method::HEAD;
     let millis = match error {
         OriginError::Connect { .. } => 20..100,
-        OriginError::Broken { .. } if read => 20..100,
+        OriginError::Ended { .. } | OriginError::Broken { .. } | OriginError::Status { .. } if read => 20..100,
         OriginError::Unavailable { .. } if read => 100..400,
-        OriginError::Broken { .. }
+        OriginError::Ended { .. }
+        | OriginError::Status { .. }
+        | OriginError::Broken { .. }
         | OriginError::Unavailable { .. }
         | OriginError::Timeout { .. }
         | OriginError::RequestBody { .. }
@@ -118,10 +130,11 @@ impl<O: Origin> Origin for RetryingOrigin<O> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::ConnectFailure;
     use super::*;
 
     fn broken() -> OriginError {
-        OriginError::Broken { origin: "o".into(), reason: "closed".into() }
+        OriginError::Ended { origin: "o".into(), reason: "closed".into(), idle: false }
     }
 
     #[test]
@@ -129,7 +142,8 @@ mod tests {
         assert!(pause(&Method::GET, &broken()).is_some());
         assert!(pause(&Method::HEAD, &broken()).is_some());
         assert!(pause(&Method::DELETE, &broken()).is_none());
-        let refused = OriginError::Connect { origin: "o".into(), reason: "refused".into() };
+        let refused =
+            OriginError::Connect { origin: "o".into(), failure: ConnectFailure::Refused, reason: "refused".into() };
         assert!(pause(&Method::POST, &refused).is_some());
         assert!(pause(&Method::GET, &OriginError::Timeout { origin: "o".into(), phase: "idle" }).is_none());
     }

@@ -15,7 +15,7 @@
 //! | 404 NoSuchBucket; 301, 307, 400: wrong region and the like | error of the configuration, in words |
 //! | 403 that is about our keys or our clock | unavailable |
 //! | 429, 503 (SlowDown) | unavailable |
-//! | other 5xx | broken |
+//! | other 5xx | error that names it |
 //!
 //! A HEAD of S3 that finds nothing does not say whether the object or the bucket is missing; so unless the bucket was seen
 //! lately, a GET of one byte asks again.
@@ -46,7 +46,8 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use super::body::{InBody, OutBody, Upload, chain};
-use super::client::{Client, Versions, end_to_end, no_tls, tls_config};
+use super::client::{Client, end_to_end};
+use super::connect::{Versions, no_tls, tls_config};
 use super::{
     Origin, OriginError, OriginKind, OriginRequest, OriginResponse, S3Credentials, S3Settings, Timeouts, no_body,
     read_only, short_answer,
@@ -146,12 +147,12 @@ impl S3Origin {
         if key.is_empty() || key.len() > MAX_KEY {
             return Ok(not_found(method));
         }
-        let answer = self.send(method, key, asked(&request.headers)).await?;
+        let answer = self.send(method, key, asked(&request.headers), request.retry).await?;
         let head_only = method == Method::HEAD && answer.status() == StatusCode::NOT_FOUND;
         let answer = self.answer(method, answer)?;
         if head_only && !self.bucket_seen() {
             let one_byte = vec![(header::RANGE, HeaderValue::from_static("bytes=0-0"))];
-            let probe = self.send(&Method::GET, key, one_byte).await?;
+            let probe = self.send(&Method::GET, key, one_byte, request.retry).await?;
             self.answer(&Method::GET, probe)?;
         }
         Ok(answer)
@@ -163,13 +164,14 @@ impl S3Origin {
         method: &Method,
         key: &str,
         fields: Vec<(HeaderName, HeaderValue)>,
+        retry: bool,
     ) -> Result<Taken, OriginError> {
         if let Some((since, error)) = &*self.no_credentials.lock()
             && since.elapsed() < CREDENTIALS_PAUSE
         {
             return Err(error.clone());
         }
-        let slot = Slot::default();
+        let slot = Slot { retry, ..Slot::default() };
         let prepare = {
             let slot = slot.clone();
             move |request: &mut HttpRequest| {
@@ -189,7 +191,7 @@ impl S3Origin {
             let ask = self.sdk.get_object().bucket(&self.bucket).key(key).customize().mutate_request(prepare);
             ask.send().await.err().map(|e| self.not_asked(&e))
         };
-        let taken = slot.0.lock().take();
+        let taken = slot.answer.lock().take();
         match (taken, failed) {
             (Some(taken), _) => taken,
             (None, Some(error)) => {
@@ -272,7 +274,9 @@ impl S3Origin {
             StatusCode::FORBIDDEN => Ok(with_date(short_answer(method, status, "forbidden\n"), &headers)),
             StatusCode::BAD_REQUEST if is_about_us(code) => Err(self.unavailable(said())),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(self.unavailable(said())),
-            _ if status.is_server_error() => Err(self.broken(said())),
+            _ if status.is_server_error() => {
+                Err(OriginError::Status { origin: self.name.to_string(), status, reason: said() })
+            }
             _ => Err(self.configuration(match region {
                 Some(region) => {
                     format!("bucket {:?} is in region {region}, not {} ({})", self.bucket, self.region, said())
@@ -427,9 +431,12 @@ impl Taken {
     }
 }
 
-/// Where the answer to one request is put.
+/// What goes with a request through the SDK: how it is to be sent, and where its answer is put.
 #[derive(Clone, Default)]
-struct Slot(Arc<Mutex<Option<Result<Taken, OriginError>>>>);
+struct Slot {
+    retry: bool,
+    answer: Arc<Mutex<Option<Result<Taken, OriginError>>>>,
+}
 
 /// Our client as the SDK sees it.
 #[derive(Clone)]
@@ -471,7 +478,7 @@ impl Hosts {
         Ok(client)
     }
 
-    async fn exchange(&self, request: Request<SdkBody>) -> Result<Taken, OriginError> {
+    async fn exchange(&self, request: Request<SdkBody>, retry: bool) -> Result<Taken, OriginError> {
         let broken = |reason: String| OriginError::Broken { origin: self.origin.to_string(), reason };
         let uri = request.uri().clone();
         let client = self.client(&uri).map_err(|e| broken(format!("S3 endpoint: {e}")))?;
@@ -482,7 +489,7 @@ impl Hosts {
         }
         *head.uri_mut() = uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
 
-        let (parts, mut body) = client.send(head, OutBody::Empty, &Upload::new()).await?.into_parts();
+        let (parts, mut body) = client.send(head, OutBody::Empty, &Upload::new(), retry).await?.into_parts();
         let (status, headers) = (parts.status, parts.headers);
         if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
             return Ok(Taken::Object { status, headers, body });
@@ -520,10 +527,10 @@ impl HttpConnector for Transport {
                 return Err(lost("a request that is not ours"));
             };
             let request = request.try_into_http1x().map_err(|e| ConnectorError::user(e.into()))?;
-            let taken = hosts.exchange(request).await;
+            let taken = hosts.exchange(request, slot.retry).await;
             let failed = taken.is_err();
             // In place of the answer; a status of its own keeps the SDK from reading an error into an empty body.
-            *slot.0.lock() = Some(taken);
+            *slot.answer.lock() = Some(taken);
             if failed {
                 return Err(lost("no answer"));
             }

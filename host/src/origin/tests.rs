@@ -127,6 +127,7 @@ fn request(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Origi
         headers,
         authority: "client.test".to_owned(),
         body: None,
+        retry: false,
     }
 }
 

@@ -92,6 +92,11 @@ impl Ask {
         Self { origin, prefix, paths, query, headers, authority }
     }
 
+    /// Name of the origin in hosts.json.
+    pub fn origin_name(&self) -> &str {
+        self.origin.name()
+    }
+
     /// Kind of the origin.
     pub fn kind(&self) -> OriginKind {
         self.origin.kind()
@@ -122,6 +127,7 @@ impl Ask {
                 headers,
                 authority: self.authority.clone(),
                 body: body.take(),
+                retry: false,
             };
             let response = self.origin.fetch(request).await?;
             if response.status != http::StatusCode::NOT_FOUND || number == last {

@@ -4,6 +4,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::origin::OriginError;
+use crate::origin::error::ConnectFailure;
 use crate::policy::PolicyFailure;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -27,9 +28,11 @@ pub fn page(status: StatusCode, why: &str) -> (HeaderMap, bytes::Bytes) {
 /// The answer to a failed origin.
 pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap, bytes::Bytes) {
     let (status, word) = match error {
-        OriginError::Connect { .. } => (StatusCode::BAD_GATEWAY, "connection_refused"),
+        OriginError::Connect { failure, .. } => (StatusCode::BAD_GATEWAY, connect_error(*failure)),
         OriginError::Timeout { phase: "connect", .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
         OriginError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
+        OriginError::Ended { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated"),
+        OriginError::Status { .. } => (StatusCode::BAD_GATEWAY, "destination_unavailable"),
         OriginError::Broken { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
         OriginError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable"),
         OriginError::Configuration { .. } => (StatusCode::BAD_GATEWAY, "proxy_configuration_error"),
@@ -39,8 +42,27 @@ pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap, bytes::Bytes) {
         tracing::warn!(status = status.as_u16(), %error, "origin failed");
     }
     let (mut headers, body) = page(status, "");
-    set_proxy_status(&mut headers, word);
+    match error {
+        OriginError::Status { status, .. } => {
+            set_proxy_status(&mut headers, &format!("{word}; received-status={}", status.as_u16()));
+        }
+        _ => set_proxy_status(&mut headers, word),
+    }
     (status, headers, body)
+}
+
+/// RFC 9209 section 2.3.
+const fn connect_error(failure: ConnectFailure) -> &'static str {
+    match failure {
+        ConnectFailure::Name => "dns_error",
+        ConnectFailure::Refused => "connection_refused",
+        ConnectFailure::Unroutable => "destination_ip_unroutable",
+        ConnectFailure::Terminated => "connection_terminated",
+        ConnectFailure::Certificate => "tls_certificate_error",
+        ConnectFailure::Alert => "tls_alert_received",
+        ConnectFailure::Tls => "tls_protocol_error",
+        ConnectFailure::Other => "destination_unavailable",
+    }
 }
 
 /// The answer to a failed policy.

@@ -211,7 +211,7 @@ fn pieces(body: BodyStream) -> super::body::Pieces {
     Box::pin(body.map(|piece| piece.map_err(std::io::Error::other)))
 }
 
-fn failed(carried: Box<Carried>, outcome: Outcome, error: &OriginError) -> Early {
+pub fn failed(carried: Box<Carried>, outcome: Outcome, error: &OriginError) -> Early {
     let (status, headers, body) = failure::of_origin(error);
     let outcome = Outcome { word: Some(Word::Error), ..outcome };
     Deliverable::local(carried, status, headers, body, outcome)
@@ -284,7 +284,10 @@ impl Origin {
         let ask = Ask::of(&self.carried, true);
         let mut plan = if self.stale.is_none() { Plan::of(&self.carried) } else { Plan::Whole };
         if let Plan::Probe(specs) = &plan {
-            plan = probe(&ask, specs).await;
+            plan = match probe(&ask, specs).await {
+                Ok(plan) => plan,
+                Err(error) => return self.origin_failed(&error),
+            };
         }
         let mut conditions = self.stale.as_ref().and_then(|stale| {
             let fields = validation::conditions(stale.entry.head.as_sent().1)?;

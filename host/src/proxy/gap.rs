@@ -13,19 +13,22 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::ask::Ask;
 use super::body::Pieces;
 use super::decide;
+use super::fetch::failed;
 use super::outcome::{Forward, Word};
 use super::pump::{self, Orphans};
 use super::steps::{Carried, Early, Hit, Wanting};
 use crate::cache::Cache;
 use crate::cache::entry::{Entry, EntryBody, SLICE_BYTES};
 use crate::cache::fill::{Piece, Reader, SlicedBody, Writer};
+use crate::origin::OriginError;
 use crate::policy::Phase;
 use crate::semantics::byte_range::{self, ContentRange, Resolved};
 use crate::semantics::etag::EntityTag;
 use crate::semantics::precondition;
 
-/// How often one reader asks the origin for the same position before it gives up.
-const MAX_TRIES: u32 = 3;
+/// How often one reader asks the origin for the same position before it gives up: a body that broke off on its way is asked
+/// for once more. What failed before that has had its retry.
+const MAX_TRIES: u32 = 2;
 
 /// What is needed to fetch a missing part of an entry.
 #[derive(Clone)]
@@ -45,7 +48,9 @@ pub enum Gap {
     /// The object at the origin is another one now: what is kept of the old one is gone.
     Changed,
     /// The origin failed.
-    Failed(String),
+    Failed(OriginError),
+    /// It cannot be had: on-origin-request refused, or the entry lacks what is needed to ask.
+    Closed(&'static str),
 }
 
 impl Refetch {
@@ -62,13 +67,11 @@ impl Refetch {
     /// Fetches slices that a writer was claimed for.
     pub async fn fill(&self, entry: &Arc<Entry>, body: &SlicedBody, writer: Writer, slices: Range<u64>) -> Gap {
         if self.refused {
-            writer.fail("the policy refused to fetch more".to_owned());
-            return Gap::Failed("the policy refused to fetch more".to_owned());
+            return closed(writer, "the policy refused to fetch more");
         }
         let stored = entry.head.as_sent().1.get(ETAG);
         let (Some(etag), Some(size)) = (stored.filter(|_| entry.head.sliceable), body.size()) else {
-            writer.fail("the body cannot be completed".to_owned());
-            return Gap::Failed("the body cannot be completed".to_owned());
+            return closed(writer, "the body cannot be completed");
         };
         let start = slices.start * SLICE_BYTES;
         let end = (slices.end * SLICE_BYTES).min(size);
@@ -85,7 +88,7 @@ impl Refetch {
             Ok(answer) => answer.response,
             Err(error) => {
                 writer.fail(error.to_string());
-                return Gap::Failed(error.to_string());
+                return Gap::Failed(error);
             }
         };
         let same = || match (EntityTag::parse(etag.as_bytes()), EntityTag::of(&answer.headers)) {
@@ -99,10 +102,7 @@ impl Refetch {
                     // The length that was kept is not the object's: no answer that promises it can be whole.
                     Some((_, Some(all))) if all != size => return self.forget(entry, writer),
                     Some((range, _)) if range.start == start && range.end >= end => 0,
-                    _ => {
-                        writer.fail("the origin sent another range".to_owned());
-                        return Gap::Failed("the origin sent another range".to_owned());
-                    }
+                    _ => return closed(writer, "the origin sent another range"),
                 }
             }
             // An origin without ranges: the same object from its beginning.
@@ -114,8 +114,9 @@ impl Refetch {
             | StatusCode::GONE
             | StatusCode::RANGE_NOT_SATISFIABLE => return self.forget(entry, writer),
             status => {
-                writer.fail(format!("the origin answered {}", status.as_u16()));
-                return Gap::Failed(format!("the origin answered {}", status.as_u16()));
+                let reason = format!("it answered {} to a request for a part", status.as_u16());
+                writer.fail(reason.clone());
+                return Gap::Failed(OriginError::Status { origin: ask.origin_name().to_owned(), status, reason });
             }
         };
         pump::start(self.orphans.clone(), answer.body, writer, skip, Some(end - start), true);
@@ -128,6 +129,11 @@ impl Refetch {
         writer.fail("the object changed at the origin".to_owned());
         Gap::Changed
     }
+}
+
+fn closed(writer: Writer, why: &'static str) -> Gap {
+    writer.fail(why.to_owned());
+    Gap::Closed(why)
 }
 
 /// The length that a whole answer promises.
@@ -190,8 +196,8 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
                 match reading.refetch.fill(&reading.entry, reading.reader.body(), writer, slices).await {
                     Gap::Coming => {}
                     Gap::Changed => return Err(io::Error::other("the object changed at the origin")),
-                    Gap::Failed(why) if reading.tries >= MAX_TRIES => return Err(io::Error::other(why)),
-                    Gap::Failed(_) => {}
+                    Gap::Failed(error) => return Err(io::Error::other(error)),
+                    Gap::Closed(why) => return Err(io::Error::other(why)),
                 }
             }
         }
@@ -224,8 +230,12 @@ pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
     let Some(writer) = body.claim(slices.clone()) else { return Ok(hit) };
     let refetch = Refetch::of(&hit.carried);
     match refetch.fill(&hit.entry, &body, writer, slices).await {
-        // A failed one is tried again by the reader, who has the right to fail.
-        Gap::Coming | Gap::Failed(_) => Ok(hit),
+        Gap::Coming => Ok(hit),
+        Gap::Failed(error) => Err(Begun::Answered(failed(hit.carried, hit.outcome, &error))),
+        Gap::Closed(reason) => {
+            let error = OriginError::Broken { origin: refetch.ask.origin_name().to_owned(), reason: reason.to_owned() };
+            Err(Begun::Answered(failed(hit.carried, hit.outcome, &error)))
+        }
         Gap::Changed => {
             let Hit { carried, key, .. } = hit;
             Err(Begun::Changed(Box::new(Wanting { carried, key, stale: None })))

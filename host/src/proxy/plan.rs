@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode};
 use super::ask::{Answer, Ask};
 use super::steps::Carried;
 use crate::cache::entry::SLICE_BYTES;
-use crate::origin::OriginResponse;
+use crate::origin::{OriginError, OriginResponse};
 use crate::semantics::byte_range::{self, ContentRange, RangeSpec, Resolved};
 use crate::semantics::etag::EntityTag;
 
@@ -58,11 +58,11 @@ impl Plan {
     }
 }
 
-/// What a HEAD says of ranges that cannot be planned without the length.
-pub async fn probe(ask: &Ask, specs: &[RangeSpec]) -> Plan {
-    let Ok(Answer { response, .. }) = ask.send(&Method::HEAD, None, |_| None).await else { return Plan::Whole };
+/// What a HEAD says of ranges that cannot be planned without the length. An origin that fails is not asked for more.
+pub async fn probe(ask: &Ask, specs: &[RangeSpec]) -> Result<Plan, OriginError> {
+    let Answer { response, .. } = ask.send(&Method::HEAD, None, |_| None).await?;
     let length = response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match (response.status, length.or(response.length)) {
+    Ok(match (response.status, length.or(response.length)) {
         (StatusCode::OK, Some(length)) => match byte_range::resolve(specs, length) {
             Resolved::Single(range) => Plan::around(range.start, range.end - 1),
             Resolved::Multiple(ranges) => {
@@ -71,7 +71,7 @@ pub async fn probe(ask: &Ask, specs: &[RangeSpec]) -> Plan {
             Resolved::Whole | Resolved::Unsatisfiable => Plan::Whole,
         },
         _ => Plan::Whole,
-    }
+    })
 }
 
 /// Whole slices that came in a 206.

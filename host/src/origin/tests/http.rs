@@ -56,7 +56,7 @@ async fn what_is_not_idempotent_goes_out_on_a_fresh_connection_and_never_twice()
     settle().await;
     let post = with_body(request(Method::POST, "/", &[]), Some(2), vec!["hi"]);
     let error = origin.ask(post).await.unwrap_err();
-    assert!(matches!(error, OriginError::Broken { .. }), "{error}");
+    assert!(matches!(error, OriginError::Ended { .. }), "{error}");
     assert_eq!((server.asked(), server.connected()), (2, 2));
     let empty = origin.ask(request(Method::POST, "/", &[])).await.unwrap();
     assert_eq!(empty.status, 200);
@@ -74,9 +74,38 @@ async fn a_read_that_breaks_before_its_head_is_tried_once_more() {
     let server = Scripted::start(vec![Act::SayAndClose("")]).await;
     let origin = Built::http(&server.url).await;
     let error = origin.fail("/").await;
-    assert!(matches!(error, OriginError::Broken { .. }), "{error}");
+    assert!(matches!(error, OriginError::Ended { .. }), "{error}");
     assert_eq!(server.asked(), 2);
     assert_eq!(origin.counted("reset"), 1);
+}
+
+#[tokio::test]
+async fn one_retry_is_all_whatever_connection_the_first_try_went_out_on() {
+    let server = Scripted::start(vec![Act::Say(OK), Act::Say(OK), Act::SayAndClose("")]).await;
+    let origin = Built::http(&server.url).await;
+    // Two kept connections, both of which will turn out dead.
+    let (first, second) = tokio::join!(origin.get("/", &[]), origin.get("/", &[]));
+    drop((first, second));
+    settle().await;
+    let before = server.asked();
+    let error = origin.fail("/").await;
+    assert!(matches!(error, OriginError::Ended { idle: false, .. }), "{error}");
+    assert_eq!(server.asked(), before + 2);
+}
+
+#[tokio::test]
+async fn a_408_to_a_kept_connection_is_for_nobody() {
+    let late = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let server = Scripted::start(vec![Act::Say(OK), Act::SayAndClose(late), Act::Say(OK)]).await;
+    let origin = Built::http(&server.url).await;
+    for _ in 0..2 {
+        assert_eq!(origin.get("/", &[]).await.status, 200);
+        settle().await;
+    }
+    assert_eq!((server.asked(), server.connected()), (3, 2));
+    let server = Scripted::start(vec![Act::SayAndClose(late)]).await;
+    assert_eq!(Built::http(&server.url).await.get("/", &[]).await.status, 408, "on a fresh connection it is an answer");
+    assert_eq!(server.asked(), 1);
 }
 
 #[tokio::test]

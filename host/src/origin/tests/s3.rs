@@ -84,7 +84,7 @@ async fn refusals_are_told_apart() {
         ("403 Forbidden", "RequestTimeTooSkewed", "unavailable", 2),
         ("400 Bad Request", "ExpiredToken", "unavailable", 2),
         ("503 Slow Down", "SlowDown", "unavailable", 2),
-        ("500 Internal Server Error", "InternalError", "broken", 2),
+        ("500 Internal Server Error", "InternalError", "failed with 500", 2),
     ] {
         let server = Scripted::start(vec![Act::Say(refusal(status, code, ""))]).await;
         let got = match Built::s3(&server.url).await.ask(request(Method::GET, "/a", &[])).await {
@@ -94,7 +94,7 @@ async fn refusals_are_told_apart() {
             }
             Err(OriginError::Configuration { .. }) => "configuration".to_owned(),
             Err(OriginError::Unavailable { .. }) => "unavailable".to_owned(),
-            Err(OriginError::Broken { .. }) => "broken".to_owned(),
+            Err(OriginError::Status { status, .. }) => format!("failed with {}", status.as_u16()),
             Err(error) => panic!("{code}: {error}"),
         };
         assert_eq!((got.as_str(), server.asked()), (expected, asked), "{code}");
