@@ -2,7 +2,8 @@
 //! there is a cache or an origin; it leaves its edits in the `Exchange`.
 //!
 //! ```text
-//! registry, watch, remembered   files: found, changed, kept when they go bad or vanish
+//! registry, remembered, status  what is loaded, what requests go by, which hosts had a policy
+//!   look, folder, watch         files: found, changed, kept when they go bad or vanish; whose they are
 //!   chain                       the policies of one host in order; the lease of one request
 //!     generation, quarantine    one version of one policy in service
 //!       component, cwasm        from a file to something that can be called
@@ -26,8 +27,10 @@ pub mod decision;
 mod engine;
 mod error;
 pub mod exchange;
+mod folder;
 mod generation;
 mod limits;
+mod look;
 mod pool;
 mod quarantine;
 mod query;
@@ -35,6 +38,7 @@ mod registry;
 mod remembered;
 pub mod settings;
 mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 mod ticker;
@@ -48,7 +52,8 @@ pub use component::{Inspection, Kind, Lane};
 pub use decision::{Decision, FailureKind, PolicyFailure, Reply};
 pub use error::{LoadError, PolicyError};
 pub use exchange::Exchange;
-pub use registry::{Policies, dropped_file, had_named_policy};
+pub use folder::dropped_file;
+pub use registry::{Policies, had_named_policy};
 pub use settings::{Capabilities, ChainSettings, Limits, OnFailure, PolicySettings, Settings};
 
 /// The phases of wit/policy.wit that run for a request.

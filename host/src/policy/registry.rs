@@ -1,56 +1,44 @@
-//! Which policies are in service: files found, changed, replaced, kept when they go bad or vanish.
-//!
-//! A changed file is read, validated, compiled and configured here, on the caller's thread and under a lock that no request
-//! takes; only then is it swapped in. One that fails leaves the old one in service, is logged once, counted, and shown by
-//! `status`. A file that vanishes leaves its policy in force.
-//!
-//! A host that hosts.json gives no policy has the one in the file of its name, if there is one: `a.example.wasm` for
-//! `a.example`, `_.example.wasm` for `*.example`, `_.wasm` for `*` (a star is awkward in shells and no file name elsewhere).
+//! Which policies are in service: what is loaded, and which chains requests go by. How their files are looked at is in
+//! `look.rs`, which files are whose in `folder.rs`.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde_json::json;
 
 use super::capability::Prepared;
-use super::chain::{Chain, Entry, Known, Stamp};
-use super::component::{self, Compiled, Inspection, Kind, Lane, name_of};
-use super::cwasm::{self, Hash256};
+use super::chain::{Chain, Entry, Known};
+use super::component::{self, Compiled, Inspection, name_of};
+use super::cwasm::Hash256;
 use super::engine::Runtime;
 use super::error::{LoadError, PolicyError};
-use super::generation::Generation;
+use super::folder::dropped_file;
 use super::remembered::Remembered;
 use super::settings::{
     Capabilities, ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Settings,
 };
-use crate::clock::{Clock, Timestamp};
-use crate::telemetry::metrics::{Metrics, PolicyLabels};
-
-/// A file that changed this short a time before it was looked at may change again within the clock's resolution.
-const SETTLED: Duration = Duration::from_secs(2);
+use crate::telemetry::metrics::Metrics;
 
 /// The engine, its epoch ticker, the compile cache, and every loaded policy by file: shared by all hosts.
 pub struct Policies {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) settings: ArcSwap<Settings>,
     /// Held while files are looked at; never by a request.
-    work: Mutex<Work>,
+    pub(super) work: Mutex<Work>,
 }
 
-struct Work {
-    chains: Vec<Weak<Chain>>,
+/// What is touched under the lock.
+pub(super) struct Work {
+    pub(super) chains: Vec<Weak<Chain>>,
     /// Those that requests go by, as far as that was said.
-    in_force: Vec<Weak<Chain>>,
+    pub(super) in_force: Vec<Weak<Chain>>,
     /// Files in the folder that are nobody's, as they were last reported.
-    unused: Vec<PathBuf>,
-    compiled: HashMap<Hash256, Weak<Compiled>>,
+    pub(super) unused: Vec<PathBuf>,
+    pub(super) compiled: HashMap<Hash256, Weak<Compiled>>,
     prepared: Option<Weak<Prepared>>,
-    remembered: Remembered,
+    pub(super) remembered: Remembered,
 }
 
 impl Policies {
@@ -164,34 +152,6 @@ impl Policies {
         lines
     }
 
-    /// A file that lies in the folder and is no host's policy is most likely thought to be one.
-    fn look_for_unused(&self, work: &mut Work) -> Vec<String> {
-        let used: Vec<PathBuf> = work
-            .in_force
-            .iter()
-            .filter_map(Weak::upgrade)
-            .flat_map(|chain| chain.files().cloned().collect::<Vec<_>>())
-            .collect();
-        let there = std::fs::read_dir(&self.settings.load().folder);
-        let mut unused: Vec<PathBuf> = there
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|file| file.extension().is_some_and(|extension| extension == "wasm") && !used.contains(file))
-            .collect();
-        unused.sort();
-        if work.in_force.is_empty() || unused == work.unused {
-            return Vec::new();
-        }
-        let new: Vec<String> =
-            unused.iter().filter(|file| !work.unused.contains(file)).map(|file| unused_line(file)).collect();
-        for line in &new {
-            tracing::warn!("{line}");
-        }
-        work.unused = unused;
-        new
-    }
-
     /// Takes a policy whose file has vanished out of force, and forgets that its host had one. Tells whether there was
     /// anything to forget.
     pub fn forget(&self, host: &str) -> bool {
@@ -214,267 +174,16 @@ impl Policies {
         forgotten
     }
 
-    /// Looks at the files of one chain, and publishes what changed.
-    fn look(&self, work: &mut Work, chain: &Chain, force: bool) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut changed = force && chain.entries.is_empty();
-        for entry in &chain.entries {
-            if let Some(line) = self.look_at(work, chain, entry, force) {
-                changed = true;
-                lines.extend(line);
-            }
-        }
-        if changed {
-            chain.publish();
-        }
-        lines
-    }
-
-    /// `None` when nothing changed; else the line to report, if there is one.
-    fn look_at(&self, work: &mut Work, chain: &Chain, entry: &Entry, force: bool) -> Option<Option<String>> {
-        let host = &chain.settings.host;
-        let file = &entry.settings.file;
-        let mut known = entry.known.lock();
-        let stamp = stamp(file);
-        if !force && stamp.is_some() && stamp == known.stamp {
-            return None;
-        }
-        known.stamp = stamp.filter(Stamp::is_settled);
-        let bytes = match component::read(file) {
-            Ok(bytes) => bytes,
-            Err(error) => return self.without_file(work, chain, entry, &mut known, error),
-        };
-        let hash = cwasm::hash(&bytes);
-        let in_service = known.generation.as_ref().map(|generation| generation.compiled.hash);
-        if in_service == Some(hash) {
-            known.bad = None;
-            // The file is as it should be again.
-            return known.problem.take().map(|_| Some(format!("{host}: {} is back", file.display())));
-        }
-        if known.bad == Some(hash) && !force {
-            return None;
-        }
-        let first = !known.expected || entry.dropped;
-        known.expected = true;
-        if entry.dropped && first {
-            work.remembered.remember(host, false);
-        }
-        match self.load(work, chain, entry, hash, &bytes) {
-            Ok(generation) => {
-                let line = format!("{host}: {} is in service ({})", file.display(), &cwasm::hex(&hash)[..12]);
-                tracing::info!(host, file = %file.display(), sha256 = cwasm::hex(&hash), "policy is in service");
-                if !entry.dropped {
-                    work.remembered.remember(host, true);
-                }
-                known.bad = None;
-                known.problem = None;
-                known.since = Some(Clock::System.now());
-                if let Some(old) = known.generation.replace(generation) {
-                    old.retire();
-                }
-                Some(Some(line))
-            }
-            Err(error) => {
-                let again = known.bad == Some(hash);
-                known.bad = Some(hash);
-                if known.generation.is_none() {
-                    known.generation = self.last_good(work, chain, entry);
-                }
-                Some(Some(self.report(host, file, &mut known, &error.to_string(), again)))
-            }
-        }
-    }
-
-    /// The file can't be read: what is in service stays; at a start, a host that had a policy is closed.
-    fn without_file(
-        &self,
-        work: &mut Work,
-        chain: &Chain,
-        entry: &Entry,
-        known: &mut Known,
-        error: LoadError,
-    ) -> Option<Option<String>> {
-        let host = &chain.settings.host;
-        let vanished = matches!(error, LoadError::Missing(_));
-        let mut error = error;
-        if entry.dropped && vanished && !known.expected {
-            if known.generation.is_none() {
-                known.generation = self.last_good(work, chain, entry);
-            }
-            if known.generation.is_none() && !work.remembered.has(host) {
-                // There never was one.
-                return None;
-            }
-            known.expected = true;
-            if known.generation.is_none() {
-                error = LoadError::MissingNow(entry.settings.file.clone());
-            }
-        }
-        known.expected = true;
-        if known.generation.is_none() {
-            known.generation = self.last_good(work, chain, entry);
-        }
-        let mut reason = match (&error, entry.dropped && known.generation.is_none()) {
-            (LoadError::Missing(file), true) => LoadError::MissingNow(file.clone()).to_string(),
-            _ => error.to_string(),
-        };
-        if known.generation.is_some() {
-            reason.push_str("; the policy stays in force");
-        }
-        let again = known.problem.as_deref() == Some(reason.as_str());
-        if again {
-            return None;
-        }
-        Some(Some(self.report(host, &entry.settings.file, known, &reason, false)))
-    }
-
-    fn report(&self, host: &str, file: &Path, known: &mut Known, reason: &str, again: bool) -> String {
-        let kept = known.generation.is_some();
-        let name = name_of(file);
-        if !again {
-            let labels = PolicyLabels { policy: name, kind: "load".to_owned() };
-            self.runtime.metrics.policy_failures.get_or_create(&labels).inc();
-            tracing::error!(
-                host,
-                file = %file.display(),
-                previous_stays = kept,
-                "policy is not in service: {}",
-                super::console::clean(reason)
-            );
-        }
-        known.problem = Some(reason.to_owned());
-        let consequence = if kept { "the previous one stays in service" } else { "its host answers by on_failure" };
-        format!("{host}: {reason} ({consequence})")
-    }
-
-    fn load(
-        &self,
-        work: &mut Work,
-        chain: &Chain,
-        entry: &Entry,
-        hash: Hash256,
-        bytes: &[u8],
-    ) -> Result<Arc<Generation>, LoadError> {
-        let compiled = match work.compiled.get(&hash).and_then(Weak::upgrade) {
-            Some(compiled) => compiled,
-            None => {
-                let compiled = Arc::new(Compiled::load(&self.runtime, &name_of(&entry.settings.file), bytes)?);
-                work.compiled.retain(|_, compiled| compiled.strong_count() > 0);
-                work.compiled.insert(hash, Arc::downgrade(&compiled));
-                compiled
-            }
-        };
-        let host = &chain.settings.host;
-        Generation::new(&self.runtime, compiled, host, entry.settings.clone(), chain.prepared.clone())
-    }
-
-    /// The code that another chain has in service from the same file: after a reload of hosts.json a file that has gone bad or
-    /// vanished meanwhile keeps its policy, under the new settings.
-    fn last_good(&self, work: &Work, chain: &Chain, entry: &Entry) -> Option<Arc<Generation>> {
-        let chains: Vec<Arc<Chain>> = work.chains.iter().filter_map(Weak::upgrade).collect();
-        let compiled = chains
-            .iter()
-            .filter(|other| !std::ptr::eq(&***other, chain))
-            .flat_map(|other| &other.entries)
-            .filter(|other| other.settings.file == entry.settings.file)
-            .find_map(|other| other.known.lock().generation.as_ref().map(|generation| generation.compiled.clone()))?;
-        let host = &chain.settings.host;
-        Generation::new(&self.runtime, compiled, host, entry.settings.clone(), chain.prepared.clone()).ok()
-    }
-
-    /// What is in service, for the admin listener.
-    pub fn status(&self) -> serde_json::Value {
-        let (chains, unused) = {
-            let work = self.work.lock();
-            (work.current(), work.unused.clone())
-        };
-        let mut hosts: Vec<serde_json::Value> = Vec::new();
-        for chain in chains {
-            let policies: Vec<serde_json::Value> = chain.entries.iter().filter_map(entry_status).collect();
-            if !policies.is_empty() {
-                hosts.push(json!({
-                    "host": chain.settings.host,
-                    "generation": chain.lease().generation(),
-                    "policies": policies,
-                }));
-            }
-        }
-        hosts.sort_by_key(|host| host["host"].as_str().unwrap_or_default().to_owned());
-        let broken = hosts.iter().any(|host| {
-            host["policies"].as_array().is_some_and(|all| all.iter().any(|policy| !policy["problem"].is_null()))
-        });
-        let unused: Vec<String> = unused.iter().map(|file| file.display().to_string()).collect();
-        json!({ "ok": !broken, "hosts": hosts, "unused_files": unused })
-    }
-
     /// Reads and checks a file without putting it in service.
     pub fn inspect(&self, file: &Path) -> Result<Inspection, LoadError> {
         let bytes = component::read(file)?;
         Ok(Compiled::load(&self.runtime, &name_of(file), &bytes)?.inspection)
     }
-
-    /// A line for each file of the folder that is nobody's policy.
-    pub fn unused(&self) -> Vec<String> {
-        self.work.lock().unused.iter().map(|file| unused_line(file)).collect()
-    }
-}
-
-fn entry_status(entry: &Entry) -> Option<serde_json::Value> {
-    let known = entry.known.lock();
-    if !known.expected && known.generation.is_none() {
-        return None;
-    }
-    let mut status = json!({
-        "file": entry.settings.file.display().to_string(),
-        "state": match (&known.generation, &known.problem) {
-            (Some(_), None) => "in service",
-            (Some(_), Some(_)) => "previous version in service",
-            (None, _) => "not in service",
-        },
-        "problem": known.problem,
-        "on_failure": match entry.settings.on_failure {
-            OnFailure::Closed => "closed",
-            OnFailure::Open => "open",
-        },
-    });
-    if let (Some(generation), Some(map)) = (&known.generation, status.as_object_mut()) {
-        let inspection = &generation.compiled.inspection;
-        map.insert("sha256".to_owned(), json!(inspection.sha256));
-        map.insert("size".to_owned(), json!(inspection.size));
-        map.insert("phases".to_owned(), json!(inspection.phases));
-        map.insert("imports".to_owned(), json!(inspection.imports));
-        let (kind, lane) = (inspection.kind, generation.lane());
-        map.insert("kind".to_owned(), json!(if kind == Kind::Component { "component" } else { "core module" }));
-        map.insert("lane".to_owned(), json!(if lane == Lane::Direct { "direct" } else { "fiber" }));
-        if let Some(since) = known.since {
-            map.insert("since_ms".to_owned(), json!(since.as_millis()));
-        }
-        let quarantine: serde_json::Map<String, serde_json::Value> =
-            generation.quarantines().into_iter().map(|(phase, left)| (phase.to_owned(), json!(left))).collect();
-        if !quarantine.is_empty() {
-            map.insert("quarantine_ms".to_owned(), serde_json::Value::Object(quarantine));
-        }
-    }
-    Some(status)
-}
-
-/// The file that is a host's policy by its name.
-pub fn dropped_file(folder: &Path, host: &str) -> PathBuf {
-    folder.join(format!("{}.wasm", host.replace('*', "_")))
 }
 
 /// Where compiled code is kept; an empty path when nothing is kept at all.
 fn code_folder(settings: &Settings) -> PathBuf {
     if settings.state.as_os_str().is_empty() { PathBuf::new() } else { settings.state.join("code") }
-}
-
-/// What to say of a file that no host goes by.
-fn unused_line(file: &Path) -> String {
-    format!(
-        "{} is no host's policy: a host of hosts.json without `policy` has the file of its name in lower case, with `_` in \
-         place of `*`, and no other name goes by it",
-        file.display()
-    )
 }
 
 /// The hosts whose policy hosts.json named when it was last in service. `state`: as in `Settings`.
@@ -484,7 +193,7 @@ pub fn had_named_policy(state: &Path, host: &str) -> bool {
 
 impl Work {
     /// The chains in force, or all while nobody has said which those are.
-    fn current(&self) -> Vec<Arc<Chain>> {
+    pub(super) fn current(&self) -> Vec<Arc<Chain>> {
         let chains = if self.in_force.is_empty() { &self.chains } else { &self.in_force };
         chains.iter().filter_map(Weak::upgrade).collect()
     }
@@ -499,24 +208,5 @@ impl Work {
         let prepared = Arc::new(Prepared::new(capabilities.clone()));
         self.prepared = Some(Arc::downgrade(&prepared));
         prepared
-    }
-}
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    let data = std::fs::metadata(file).ok()?;
-    Some(Stamp {
-        length: data.len(),
-        inode: data.ino(),
-        modified: (data.mtime(), data.mtime_nsec()),
-        changed: (data.ctime(), data.ctime_nsec()),
-    })
-}
-
-impl Stamp {
-    /// Whether another change would surely show.
-    fn is_settled(&self) -> bool {
-        let Ok(seconds) = u64::try_from(self.changed.0) else { return false };
-        // Against the file system's clock, which is the system's, whatever clock requests go by.
-        Clock::System.now().since(Timestamp::from_millis(seconds.saturating_mul(1000))) > SETTLED
     }
 }
