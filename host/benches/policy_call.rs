@@ -111,7 +111,7 @@ impl World {
             isolation,
         };
         let settings = ChainSettings { host: "a.test".to_owned(), source: ChainSource::Named(vec![settings]) };
-        self.policies.chain(&settings, &Arc::new(Capabilities::default()))
+        self.policies.chain(&settings, &Arc::new(Capabilities::default())).0
     }
 
     fn fixture(&self, name: &str, fixture: &Fixture, isolation: Isolation) -> Arc<Chain> {
@@ -123,7 +123,7 @@ impl World {
 
 /// Polls once: on the direct lane that is all there is.
 fn run(chain: &Chain, phase: Phase, exchange: Box<Exchange>) -> (Box<Exchange>, Decision) {
-    let lease = chain.lease();
+    let lease = chain.lease("bench.test");
     let mut future = pin!(lease.run(phase, exchange));
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => done,

@@ -99,14 +99,16 @@ pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
     let mut lines = resolved.summary();
     let mut chains = Vec::new();
     for host in &resolved.hosts {
-        let chain = policies.chain(&host.chain, &resolved.capabilities);
-        let problems = chain.problems();
-        mistakes.extend(problems.into_iter().map(|problem| format!("hosts.{:?}.policy: {problem}", host.name)));
-        let serving = chain.in_service();
-        lines.extend(serving.iter().map(|file| format!("policy {} of {} loads", file.display(), host.name)));
-        chains.push(chain);
+        chains.push(policies.chain(&host.chain, &resolved.capabilities).0);
     }
     policies.put_in_force(&chains);
+    for chain in chains.iter().flat_map(|chain| [vec![Arc::clone(chain)], chain.domains()].concat()) {
+        let host = &chain.settings().host;
+        let problems = chain.problems();
+        mistakes.extend(problems.into_iter().map(|problem| format!("hosts.{host:?}.policy: {problem}")));
+        let serving = chain.in_service();
+        lines.extend(serving.iter().map(|file| format!("policy {} of {host} loads", file.display())));
+    }
     lines.extend(policies.unused());
     if mistakes.is_empty() { Ok(lines) } else { Err(mistakes) }
 }
@@ -151,7 +153,8 @@ impl App {
             Policies::start(resolved.policies.clone(), Arc::clone(&metrics)).context("policies cannot run")?;
         let unmade = |lines: Vec<String>| StartError::Machine(lines.join("; "));
         let origins = origins(&resolved, &metrics).await.map_err(unmade)?;
-        let (generation, chains) = generation(&resolved, origins, &policies, &metrics, None).await.map_err(unmade)?;
+        let (generation, chains) =
+            generation(&resolved, origins, &policies, &metrics, None, &mut Vec::new()).await.map_err(unmade)?;
         let of_policies = Arc::clone(&policies);
         let looked = tokio::task::spawn_blocking(move || of_policies.put_in_force(&chains)).await;
         looked.context("policies cannot be looked at")?;
@@ -248,23 +251,25 @@ async fn origins(resolved: &Resolved, metrics: &Arc<Metrics>) -> Result<HashMap<
 }
 
 /// Builds what a request uses out of a configuration. At a reload (`before` is what is in force then) a policy that cannot be
-/// put in service is a mistake, unless its host was without it already.
+/// put in service is a mistake, unless its host was without it already. `told` gets a line for each policy that changed.
 async fn generation(
     resolved: &Resolved,
     origins: HashMap<String, proxy::Service>,
     policies: &Arc<Policies>,
     metrics: &Arc<Metrics>,
     before: Option<&Generation>,
+    told: &mut Vec<String>,
 ) -> Result<(Generation, Vec<Arc<Chain>>), Vec<String>> {
     let (policies, capabilities) = (Arc::clone(policies), Arc::clone(&resolved.capabilities));
     let settings = resolved.hosts.clone();
     let chains: Vec<_> = settings.iter().map(|host| host.chain.clone()).collect();
     // Compiling takes seconds for large policies.
-    let chains = tokio::task::spawn_blocking(move || {
-        chains.iter().map(|chain| policies.chain(chain, &capabilities)).collect::<Vec<_>>()
+    let (chains, lines) = tokio::task::spawn_blocking(move || {
+        chains.iter().map(|chain| policies.chain(chain, &capabilities)).collect::<(Vec<_>, Vec<_>)>()
     })
     .await
     .map_err(|error| vec![format!("policies: {error}")])?;
+    told.extend(lines.into_iter().flatten());
     if let Some(before) = before {
         let mistakes: Vec<String> =
             settings.iter().zip(&chains).flat_map(|(host, chain)| refusals(host, chain, before)).collect();
@@ -351,7 +356,7 @@ impl Inner {
         self.policies.configure(resolved.policies.clone());
         let before = self.proxy.generation();
         let (generation, chains) =
-            match generation(&resolved, origins, &self.policies, &self.metrics, Some(&before)).await {
+            match generation(&resolved, origins, &self.policies, &self.metrics, Some(&before), &mut changes).await {
                 Ok(built) => built,
                 Err(mistakes) => {
                     self.policies.configure(old.policies.clone());

@@ -59,12 +59,40 @@ async fn a_named_file_that_vanishes_is_the_trouble_of_its_own_host() {
 async fn a_file_that_no_host_goes_by_is_told() {
     let origin = origin().await;
     let host =
-        setup().vhost(vhost("*").origin(&origin)).file("policies/www.a.test.wasm", policies::deny()).start().await;
+        setup().vhost(vhost("a.test").origin(&origin)).file("policies/www.a.test.wasm", policies::deny()).start().await;
     host.stderr_line("www.a.test.wasm is no host's policy").await;
     let unused = host.stats().await["policies"]["unused_files"].to_string();
     assert!(unused.contains("www.a.test.wasm"), "{unused}");
     let checked = host.cli(&["check", "--config", "hosts.json"]).await;
     assert!(checked.code(0).stdout.contains("www.a.test.wasm is no host's policy"), "{}", checked.stdout);
+}
+
+#[tokio::test]
+async fn a_domain_of_a_star_has_the_policy_of_its_file() {
+    let origin = origin().await;
+    let mut host = setup().vhost(vhost("*").origin(&origin)).start().await;
+    host.get_from("a.test", "/x").await.expect(200, "/x");
+    std::fs::create_dir_all(host.path("policies")).unwrap();
+    std::fs::write(host.path("policies/a.test.wasm"), policies::deny()).unwrap();
+    host.stderr_line("policy is in service").await;
+    for _ in 0..100 {
+        if host.get_from("a.test", "/x").await.status == 403 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    host.get_from("A.Test:8080", "/x").await.status(403);
+    host.get_from("b.test", "/x").await.expect(200, "/x");
+    let checked = host.cli(&["check", "--config", "hosts.json"]).await;
+    assert!(checked.code(0).stdout.contains("a.test.wasm of a.test loads"), "{}", checked.stdout);
+    // As for any host: a file that is missing at start is a lost one.
+    std::fs::remove_file(host.path("policies/a.test.wasm")).unwrap();
+    host.restart().await;
+    host.get_from("a.test", "/x").await.status(503);
+    host.get_from("b.test", "/x").await.expect(200, "/x");
+    host.rewrite(json!({ "hosts": { "a.test": { "origin": "origin1", "policy": null } } }));
+    host.reload().await.status(200);
+    host.get_from("a.test", "/x").await.expect(200, "/x");
 }
 
 #[tokio::test]

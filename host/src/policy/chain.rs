@@ -3,11 +3,13 @@
 //! Files are looked at off the request path; what is in service hangs on one pointer that requests load and reloads swap, so a
 //! request sees the whole chain of one moment and keeps it to its end.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use super::capability::Prepared;
 use super::component::name_of;
@@ -27,8 +29,13 @@ pub struct Chain {
     pub(crate) prepared: Arc<Prepared>,
     pub(crate) entries: Vec<Entry>,
     runtime: Arc<Runtime>,
+    /// Of a pattern: the domains it serves that have a file of their own. Only touched under the registry's lock.
+    pub(crate) domains: Mutex<Domains>,
     current: ArcSwap<Links>,
 }
+
+/// Chains by the name of their host.
+pub(crate) type Domains = BTreeMap<Arc<str>, Arc<Chain>>;
 
 /// One policy of a chain, and what is known of its file. Only touched under the registry's lock.
 pub(crate) struct Entry {
@@ -68,6 +75,7 @@ struct Links {
     number: u64,
     links: Vec<Link>,
     exports: [bool; 4],
+    domains: FxHashMap<Arc<str>, Arc<Chain>>,
 }
 
 enum Link {
@@ -83,13 +91,27 @@ impl Chain {
         prepared: Arc<Prepared>,
         entries: Vec<Entry>,
     ) -> Self {
-        let current = ArcSwap::from_pointee(Links { number: runtime.number(), links: Vec::new(), exports: [false; 4] });
-        Self { settings, prepared, entries, runtime, current }
+        let nothing =
+            Links { number: runtime.number(), links: Vec::new(), exports: [false; 4], domains: FxHashMap::default() };
+        let current = ArcSwap::from_pointee(nothing);
+        Self { settings, prepared, entries, runtime, domains: Mutex::default(), current }
     }
 
-    /// Takes the current generation of each policy for one request.
-    pub fn lease(&self) -> ChainLease {
-        ChainLease { links: Local::of(&self.current.load()) }
+    /// Takes the current generation of each policy for one request to `host`: of those of the host itself if this chain is a
+    /// pattern's and the host has a file of its own.
+    pub fn lease(&self, host: &str) -> ChainLease {
+        let links = Local::of(&self.current.load());
+        if !links.domains.is_empty()
+            && let Some(own) = links.domains.get(host)
+        {
+            return ChainLease { links: Local::of(&own.current.load()) };
+        }
+        ChainLease { links }
+    }
+
+    /// The number of what is in service: it changes when any policy of the chain does.
+    pub(crate) fn number(&self) -> u64 {
+        self.current.load().number
     }
 
     /// Puts in service what the entries know.
@@ -109,7 +131,8 @@ impl Chain {
             }
         }
         let exports = Phase::ALL.map(|phase| links.iter().any(|link| link.exports(phase)));
-        self.current.store(Arc::new(Links { number: self.runtime.number(), links, exports }));
+        let domains = self.domains.lock().iter().map(|(name, chain)| (Arc::clone(name), Arc::clone(chain))).collect();
+        self.current.store(Arc::new(Links { number: self.runtime.number(), links, exports, domains }));
         local::forget();
     }
 
@@ -127,6 +150,11 @@ impl Chain {
     pub fn in_service(&self) -> Vec<PathBuf> {
         let serving = self.entries.iter().filter(|entry| entry.known.lock().generation.is_some());
         serving.map(|entry| entry.settings.file.clone()).collect()
+    }
+
+    /// The chains of the domains that a pattern serves and that have a file of their own.
+    pub fn domains(&self) -> Vec<Arc<Chain>> {
+        self.domains.lock().values().cloned().collect()
     }
 
     /// As hosts.json has it.
@@ -209,10 +237,5 @@ impl ChainLease {
             }
         }
         (exchange, Decision::Next)
-    }
-
-    /// A number that changes when any policy of the chain does.
-    pub fn generation(&self) -> u64 {
-        self.links.number
     }
 }

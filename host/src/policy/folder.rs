@@ -2,28 +2,80 @@
 //!
 //! A host that hosts.json gives no policy has the one in the file of its name, if there is one: `a.example.wasm` for
 //! `a.example`, `_.example.wasm` for `*.example`, `_.wasm` for `*` (a star is awkward in shells and no file name elsewhere).
+//! So has each domain that such a pattern serves: `b.example.wasm` is the policy of `b.example` in place of `_.example.wasm`,
+//! and what is remembered of hosts holds for it as well.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
+use super::chain::{Chain, Domains};
 use super::registry::{Policies, Work};
+use super::settings::{ChainSettings, ChainSource};
+use crate::semantics::authority::{HostPattern, Hostname};
 
 impl Policies {
+    /// Gives each domain that has a file of its own, and is served by a pattern that hosts.json gives no policy, a chain of its
+    /// own; takes those away that are not wanted any more. Returns a line for each change or failure.
+    pub(super) fn look_for_domains(&self, work: &mut Work) -> Vec<String> {
+        let in_force: Vec<Arc<Chain>> = work.in_force.iter().filter_map(Weak::upgrade).collect();
+        let mut names: HashSet<&str> = HashSet::new();
+        let mut patterns: Vec<(HostPattern, &Arc<Chain>)> = Vec::new();
+        for chain in &in_force {
+            match HostPattern::parse(&chain.settings.host) {
+                Ok(HostPattern::Exact(_)) | Err(_) => drop(names.insert(&chain.settings.host)),
+                Ok(pattern) => patterns.push((pattern, chain)),
+            }
+        }
+        if patterns.is_empty() {
+            return Vec::new();
+        }
+        let mut wanted: HashMap<*const Chain, BTreeSet<Arc<str>>> = HashMap::new();
+        let files = wasm_files(&self.settings.load().folder);
+        let stems = files.iter().filter_map(|file| file.file_stem()?.to_str());
+        for name in stems.chain(work.remembered.hosts()) {
+            // A file with a lone `_` in front is a pattern's.
+            let Some(host) = Hostname::parse(name).ok().filter(|_| name != "_" && !name.starts_with("_.")) else {
+                continue;
+            };
+            if host.as_str() != name || names.contains(name) {
+                continue;
+            }
+            let mine = patterns.iter().filter(|(pattern, _)| pattern.matches(&host));
+            let best = mine.max_by_key(|(pattern, _)| pattern.precedence());
+            if let Some((_, chain)) = best.filter(|(_, chain)| chain.settings.source == ChainSource::Dropped) {
+                wanted.entry(Arc::as_ptr(chain)).or_default().insert(name.into());
+            }
+        }
+        let mut lines = Vec::new();
+        for chain in &in_force {
+            let wanted = wanted.remove(&Arc::as_ptr(chain)).unwrap_or_default();
+            let known = chain.domains.lock().clone();
+            if wanted.iter().eq(known.keys()) {
+                continue;
+            }
+            let mut domains = Domains::new();
+            for name in wanted {
+                let own = known.get(&name).cloned().unwrap_or_else(|| {
+                    let settings = ChainSettings { host: name.to_string(), source: ChainSource::Dropped };
+                    let (own, told) = self.chain_of(work, &settings, Arc::clone(&chain.prepared));
+                    lines.extend(told);
+                    own
+                });
+                domains.insert(name, own);
+            }
+            *chain.domains.lock() = domains;
+            chain.publish();
+        }
+        lines
+    }
+
     /// A file that lies in the folder and is no host's policy is most likely thought to be one.
     pub(super) fn look_for_unused(&self, work: &mut Work) -> Vec<String> {
-        let used: Vec<PathBuf> = work
-            .in_force
-            .iter()
-            .filter_map(Weak::upgrade)
-            .flat_map(|chain| chain.files().cloned().collect::<Vec<_>>())
-            .collect();
-        let there = std::fs::read_dir(&self.settings.load().folder);
-        let mut unused: Vec<PathBuf> = there
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|file| file.extension().is_some_and(|extension| extension == "wasm") && !used.contains(file))
-            .collect();
+        let current = work.current();
+        let used: HashSet<&PathBuf> = current.iter().flat_map(|chain| chain.files()).collect();
+        let mut unused = wasm_files(&self.settings.load().folder);
+        unused.retain(|file| !used.contains(file));
         unused.sort();
         if work.in_force.is_empty() || unused == work.unused {
             return Vec::new();
@@ -43,6 +95,13 @@ impl Policies {
     }
 }
 
+/// What could be a policy.
+fn wasm_files(folder: &Path) -> Vec<PathBuf> {
+    let there = std::fs::read_dir(folder);
+    let files = there.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    files.filter(|file| file.extension().is_some_and(|extension| extension == "wasm")).collect()
+}
+
 /// The file that is a host's policy by its name.
 pub fn dropped_file(folder: &Path, host: &str) -> PathBuf {
     folder.join(format!("{}.wasm", host.replace('*', "_")))
@@ -51,8 +110,8 @@ pub fn dropped_file(folder: &Path, host: &str) -> PathBuf {
 /// What to say of a file that no host goes by.
 fn unused_line(file: &Path) -> String {
     format!(
-        "{} is no host's policy: a host of hosts.json without `policy` has the file of its name in lower case, with `_` in \
-         place of `*`, and no other name goes by it",
+        "{} is no host's policy: a host of hosts.json without `policy`, and each domain that such a pattern serves, has the \
+         file of its name in lower case, with `_` in place of `*`; no other name goes by it",
         file.display()
     )
 }

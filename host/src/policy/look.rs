@@ -65,14 +65,14 @@ impl Policies {
         let first = !known.expected || entry.dropped;
         known.expected = true;
         if entry.dropped && first {
-            work.remembered.remember(host, false);
+            work.remembered.remember(host);
         }
         match self.load(work, chain, entry, hash, &bytes) {
             Ok(generation) => {
                 let line = format!("{host}: {} is in service ({})", file.display(), &cwasm::hex(&hash)[..12]);
                 tracing::info!(host, file = %file.display(), sha256 = cwasm::hex(&hash), "policy is in service");
                 if !entry.dropped {
-                    work.remembered.remember(host, true);
+                    work.remembered.remember_named(host);
                 }
                 known.bad = None;
                 known.problem = None;

@@ -1,7 +1,7 @@
 //! Which policies are in service: what is loaded, and which chains requests go by. How their files are looked at is in
 //! `look.rs`, which files are whose in `folder.rs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -66,39 +66,53 @@ impl Policies {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Loads (or finds loaded and unchanged) what a chain names. Never fails as a whole: a policy that is bad or missing
-    /// makes its chain answer 503, and `status` says why. Blocks while it compiles: call it off the request path.
-    pub fn chain(self: &Arc<Self>, settings: &ChainSettings, capabilities: &Arc<Capabilities>) -> Arc<Chain> {
+    /// Reads and loads (or finds loaded and unchanged) what a chain names, and gives a line for each change or failure. Never
+    /// fails as a whole: a policy that is bad or missing makes its chain answer 503, and `status` says why. Blocks while it
+    /// compiles: call it off the request path.
+    pub fn chain(&self, settings: &ChainSettings, capabilities: &Arc<Capabilities>) -> (Arc<Chain>, Vec<String>) {
         let mut work = self.work.lock();
-        let work = &mut *work;
         work.chains.retain(|chain| chain.strong_count() > 0);
         let prepared = work.prepared(capabilities);
+        self.chain_of(&mut work, settings, prepared)
+    }
+
+    pub(super) fn chain_of(
+        &self,
+        work: &mut Work,
+        settings: &ChainSettings,
+        prepared: Arc<Prepared>,
+    ) -> (Arc<Chain>, Vec<String>) {
         let entries = self.entries(settings);
         let same = work.chains.iter().filter_map(Weak::upgrade).find(|chain| {
             chain.settings == *settings
-                && *chain.prepared.source == **capabilities
+                && *chain.prepared.source == *prepared.source
                 && chain.files().eq(entries.iter().map(|entry| &entry.settings.file))
         });
-        let (chain, new) = match same {
-            Some(chain) => (chain, false),
-            None => (Arc::new(Chain::new(self.runtime.clone(), settings.clone(), prepared, entries)), true),
-        };
-        self.look(work, &chain, new);
-        if new {
-            work.chains.push(Arc::downgrade(&chain));
+        if let Some(chain) = same {
+            let lines = self.look(work, &chain, true);
+            return (chain, lines);
         }
-        chain
+        let chain = Arc::new(Chain::new(self.runtime.clone(), settings.clone(), prepared, entries));
+        let lines = self.look(work, &chain, true);
+        work.chains.push(Arc::downgrade(&chain));
+        (chain, lines)
     }
 
     /// Says which chains requests go by from now on: only of these is told what became of them, and a host that is to have no
-    /// policy is remembered no longer. Looks at their files, and returns a line for each change or failure.
+    /// policy is remembered no longer. Looks for what else lies in the folder, and returns a line for each change or failure.
     pub fn put_in_force(&self, chains: &[Arc<Chain>]) -> Vec<String> {
         let mut work = self.work.lock();
         for chain in chains.iter().filter(|chain| chain.settings.source == ChainSource::None) {
             work.remembered.forget(&chain.settings.host);
         }
         work.in_force = chains.iter().map(Arc::downgrade).collect();
-        self.look_at_all(&mut work, true)
+        let mut lines = Vec::new();
+        for chain in chains.iter().flat_map(|chain| chain.domains()) {
+            lines.extend(self.look(&mut work, &chain, true));
+        }
+        lines.extend(self.look_for_domains(&mut work));
+        lines.extend(self.look_for_unused(&mut work));
+        lines
     }
 
     fn entries(&self, settings: &ChainSettings) -> Vec<Entry> {
@@ -142,13 +156,14 @@ impl Policies {
     fn look_at_all(&self, work: &mut Work, force: bool) -> Vec<String> {
         work.chains.retain(|chain| chain.strong_count() > 0);
         let mut lines: Vec<String> = Vec::new();
-        for line in work.current().iter().flat_map(|chain| self.look(work, chain, force)) {
-            // Two hosts may share a file.
-            if !lines.contains(&line) {
-                lines.push(line);
-            }
+        for chain in work.current() {
+            lines.extend(self.look(work, &chain, force));
         }
+        lines.extend(self.look_for_domains(work));
         lines.extend(self.look_for_unused(work));
+        // Two hosts may share a file.
+        let mut told = HashSet::new();
+        lines.retain(|line| told.insert(line.clone()));
         lines
     }
 
@@ -171,6 +186,8 @@ impl Policies {
             }
             chain.publish();
         }
+        // A domain without a policy of its own has that of its pattern.
+        self.look_for_domains(&mut work);
         forgotten
     }
 
@@ -192,10 +209,15 @@ pub fn had_named_policy(state: &Path, host: &str) -> bool {
 }
 
 impl Work {
-    /// The chains in force, or all while nobody has said which those are.
+    /// The chains in force and those of their domains, or all while nobody has said which those are.
     pub(super) fn current(&self) -> Vec<Arc<Chain>> {
-        let chains = if self.in_force.is_empty() { &self.chains } else { &self.in_force };
-        chains.iter().filter_map(Weak::upgrade).collect()
+        if self.in_force.is_empty() {
+            return self.chains.iter().filter_map(Weak::upgrade).collect();
+        }
+        let mut all: Vec<Arc<Chain>> = self.in_force.iter().filter_map(Weak::upgrade).collect();
+        let domains: Vec<Arc<Chain>> = all.iter().flat_map(|chain| chain.domains()).collect();
+        all.extend(domains);
+        all
     }
 
     /// Keys parsed and sets sorted, once for all chains with the same capabilities.

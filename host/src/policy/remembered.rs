@@ -63,15 +63,26 @@ impl Remembered {
         self.hosts.contains(host) || self.damaged.as_ref().is_some_and(|forgotten| !forgotten.contains(host))
     }
 
+    /// The hosts that had a policy by the name of a file.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(String::as_str)
+    }
+
     /// Whether the host had a policy that hosts.json named.
     pub(crate) fn had_named(&self, host: &str) -> bool {
         self.named.contains(host)
     }
 
-    /// The host has a policy, by the name of its file or by hosts.json.
-    pub(crate) fn remember(&mut self, host: &str, named: bool) {
-        let hosts = if named { &mut self.named } else { &mut self.hosts };
-        if hosts.insert(host.to_owned()) {
+    /// The host has a policy by the name of its file.
+    pub(crate) fn remember(&mut self, host: &str) {
+        if self.hosts.insert(host.to_owned()) {
+            self.save();
+        }
+    }
+
+    /// The host has a policy by hosts.json.
+    pub(crate) fn remember_named(&mut self, host: &str) {
+        if self.named.insert(host.to_owned()) {
             self.save();
         }
     }
@@ -122,9 +133,9 @@ mod tests {
         let state = folder.path().join("state");
         let mut remembered = Remembered::open(&state);
         assert!(!remembered.has("a.test"));
-        remembered.remember("a.test", false);
-        remembered.remember("*.b.test", false);
-        remembered.remember("c.test", true);
+        remembered.remember("a.test");
+        remembered.remember("*.b.test");
+        remembered.remember_named("c.test");
         let mut again = Remembered::open(&state);
         assert!(again.has("a.test") && again.has("*.b.test") && !again.has("c.test"));
         assert!(again.had_named("c.test") && !again.had_named("a.test"));
@@ -140,7 +151,7 @@ mod tests {
             std::fs::write(&file, damaged).unwrap();
             let mut remembered = Remembered::open(folder.path());
             assert!(remembered.has("a.test"), "it may have had one");
-            remembered.remember("b.test", false);
+            remembered.remember("b.test");
             assert!(remembered.forget("a.test") && !remembered.has("a.test"));
             assert_eq!(std::fs::read(&file).unwrap(), damaged);
         }
@@ -151,7 +162,7 @@ mod tests {
     #[test]
     fn without_a_folder_nothing_is_kept() {
         let mut remembered = Remembered::open(Path::new(""));
-        remembered.remember("a.test", false);
+        remembered.remember("a.test");
         assert!(remembered.has("a.test") && !Path::new("hosts-with-policies.json").exists());
     }
 }

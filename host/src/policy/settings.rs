@@ -21,7 +21,7 @@ pub struct Settings {
 /// The policies of one host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChainSettings {
-    /// The host's pattern in hosts.json.
+    /// The host's pattern in hosts.json, or the name of a domain that a pattern serves.
     pub host: String,
     /// What hosts.json says.
     pub source: ChainSource,

@@ -20,7 +20,7 @@ impl Policies {
             if !policies.is_empty() {
                 hosts.push(json!({
                     "host": chain.settings.host,
-                    "generation": chain.lease().generation(),
+                    "generation": chain.number(),
                     "policies": policies,
                 }));
             }

@@ -50,7 +50,7 @@ impl Carried {
         peer: IpAddr,
         peer_trusted: bool,
     ) -> Box<Self> {
-        let policies = site.host.chain.lease();
+        let policies = site.host.chain.lease(exchange.request.host.as_str());
         Box::new(Self { proxy, generation, site, policies, exchange, version, peer, peer_trusted, asked_origin: false })
     }
 

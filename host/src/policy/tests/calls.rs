@@ -101,7 +101,7 @@ async fn edits_are_in_the_exchange_afterwards() {
         .import("vars", "set", "(param i32 i32 i32 i32)")
         .phase("on-request", &code);
     let chain = world.only(&fixture);
-    let lease = chain.lease();
+    let lease = chain.lease("a.test");
     assert!(lease.exports(Phase::OnRequest) && !lease.exports(Phase::OnDeliver));
     let (exchange, decision) = lease.run(Phase::OnRequest, exchange()).await;
     assert!(matches!(decision, Decision::Next));
@@ -136,7 +136,7 @@ fn deliver(then: &str) -> Fixture {
 async fn a_response_is_edited_and_a_failure_takes_the_edits_back() {
     let world = World::new();
     let chain = world.only(&deliver(DONE));
-    let (edited, decision) = chain.lease().run(Phase::OnDeliver, with_response()).await;
+    let (edited, decision) = chain.lease("a.test").run(Phase::OnDeliver, with_response()).await;
     assert!(matches!(decision, Decision::Next));
     let response = edited.response.unwrap();
     assert_eq!(response.status, StatusCode::NOT_FOUND);
@@ -144,7 +144,7 @@ async fn a_response_is_edited_and_a_failure_takes_the_edits_back() {
     assert_eq!(response.headers["x-new"], "2");
 
     let chain = world.only(&deliver("(unreachable)"));
-    let (untouched, decision) = chain.lease().run(Phase::OnDeliver, with_response()).await;
+    let (untouched, decision) = chain.lease("a.test").run(Phase::OnDeliver, with_response()).await;
     let failed = failure(decision);
     assert_eq!((failed.kind, failed.status), (FailureKind::Trap, StatusCode::INTERNAL_SERVER_ERROR));
     let response = untouched.response.unwrap();
@@ -215,7 +215,7 @@ async fn a_policy_reads_the_request_as_it_is() {
         for (name, value) in [("x-two", "1"), ("x-two", "2"), ("cookie", "a=b; sid=abc=; sid=other")] {
             exchange.request.headers.append(name, value.parse().unwrap());
         }
-        let decision = chain.lease().run(Phase::OnRequest, exchange).await.1;
+        let decision = chain.lease("a.test").run(Phase::OnRequest, exchange).await.1;
         assert!(matches!(decision, Decision::Next), "{function} {name:?}: {decision:?}");
     }
 }
@@ -226,7 +226,7 @@ async fn a_header_that_is_not_utf_8_is_not_shown_and_is_noted() {
     let chain = world.only(&wants("request", "header", Some("x-odd"), None));
     let mut exchange = exchange();
     exchange.request.headers.insert("x-odd", http::HeaderValue::from_bytes(b"a\xff").unwrap());
-    let (exchange, decision) = chain.lease().run(Phase::OnRequest, exchange).await;
+    let (exchange, decision) = chain.lease("a.test").run(Phase::OnRequest, exchange).await;
     assert!(matches!(decision, Decision::Next) && exchange.unreadable_header);
 }
 
@@ -318,7 +318,7 @@ async fn a_chain_runs_in_order_on_the_way_in_and_in_reverse_on_the_way_out() {
     world.write("c.wasm", &marks("c", &deny(401)).component());
     let order = |exchange: &Exchange| exchange.vars.iter().map(|(name, _)| name.clone()).collect::<String>();
     let chain = world.chain("a.test", ChainSource::Named(["a.wasm", "b.wasm"].map(|name| world.named(name)).into()));
-    let lease = chain.lease();
+    let lease = chain.lease("a.test");
     let (exchange_in, decision) = lease.run(Phase::OnRequest, exchange()).await;
     assert!(matches!(decision, Decision::Next));
     assert_eq!(order(&exchange_in), "ab");
@@ -326,6 +326,6 @@ async fn a_chain_runs_in_order_on_the_way_in_and_in_reverse_on_the_way_out() {
     assert_eq!(order(&exchange_out), "ba");
     let chain =
         world.chain("a.test", ChainSource::Named(["a.wasm", "c.wasm", "b.wasm"].map(|name| world.named(name)).into()));
-    let (exchange, decision) = chain.lease().run(Phase::OnRequest, exchange()).await;
+    let (exchange, decision) = chain.lease("a.test").run(Phase::OnRequest, exchange()).await;
     assert_eq!((status(&decision), order(&exchange).as_str()), (401, "ac"));
 }

@@ -62,7 +62,7 @@ async fn each_way_to_misbehave_is_stopped_and_the_next_request_is_served() {
             settings.limits.memory_mib = 8;
             settings.on_failure = OnFailure::Open;
         });
-        let (exchange, decision) = chain.lease().run(Phase::OnRequest, exchange()).await;
+        let (exchange, decision) = chain.lease("a.test").run(Phase::OnRequest, exchange()).await;
         assert!(matches!(decision, Decision::Next) && exchange.failed_open, "{name}");
     }
 }
@@ -100,7 +100,7 @@ async fn a_failed_policy_leaves_no_edits_and_the_others_keep_theirs() {
     let mut second = world.named("b.wasm");
     second.on_failure = OnFailure::Open;
     let chain = world.chain("a.test", ChainSource::Named(vec![world.named("a.wasm"), second]));
-    let (exchange, decision) = chain.lease().run(Phase::OnRequest, exchange()).await;
+    let (exchange, decision) = chain.lease("a.test").run(Phase::OnRequest, exchange()).await;
     assert!(matches!(decision, Decision::Next) && exchange.failed_open);
     assert_eq!(exchange.lookup.parts.len(), 1);
     assert_eq!(exchange.vars.len(), 1);
@@ -168,6 +168,6 @@ async fn failures_that_cost_too_much_lead_to_quarantine() {
     assert!(began.elapsed() < Duration::from_millis(50));
     assert!(world.policies.status().to_string().contains("quarantine_ms"));
     // The other phases of the policy are not in quarantine.
-    let decision = chain.lease().run(Phase::OnDeliver, with_response()).await.1;
+    let decision = chain.lease("a.test").run(Phase::OnDeliver, with_response()).await.1;
     assert!(matches!(decision, Decision::Next));
 }

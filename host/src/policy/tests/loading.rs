@@ -76,7 +76,7 @@ async fn what_is_no_policy_is_refused_in_words() {
         let chain = world.chain("a.test", ChainSource::Named(vec![world.named("policy.wasm")]));
         let failed = failure(ask(&chain).await);
         assert_eq!((failed.kind, failed.status.as_u16()), (FailureKind::Load, 503));
-        assert!(chain.lease().exports(Phase::OnRequest));
+        assert!(chain.lease("a.test").exports(Phase::OnRequest));
         for word in words {
             assert!(failed.message.contains(word), "{word:?} is not in {:?}", failed.message);
             assert!(world.problem().contains(word), "{}", world.problem());

@@ -77,7 +77,7 @@ impl World {
     }
 
     fn chain(&self, host: &str, source: ChainSource) -> Arc<Chain> {
-        self.policies.chain(&ChainSettings { host: host.to_owned(), source }, &self.capabilities)
+        self.policies.chain(&ChainSettings { host: host.to_owned(), source }, &self.capabilities).0
     }
 
     /// A chain of this one fixture.
@@ -125,7 +125,7 @@ fn with_response() -> Box<Exchange> {
 }
 
 async fn ask(chain: &Chain) -> Decision {
-    chain.lease().run(Phase::OnRequest, exchange()).await.1
+    chain.lease("a.test").run(Phase::OnRequest, exchange()).await.1
 }
 
 /// The failure, or a panic that says what came instead.
