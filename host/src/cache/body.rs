@@ -370,6 +370,16 @@ impl SlicedBody {
         loaded
     }
 
+    /// Reads and checks the slice at `position` if only the disk has it: what is found broken is missing from then on. It goes
+    /// to the memory tier, so that to read it next costs no more. False: it is broken, and cannot be fetched by itself.
+    pub async fn check(&self, position: u64) -> bool {
+        let slice = position / SLICE_BYTES;
+        if self.hot.contains(self.id, slice) || !self.state.lock().present.contains(slice) {
+            return true;
+        }
+        !matches!(self.read(position, Some(position + 1)).await, Piece::Failed(_))
+    }
+
     /// The whole range at once when it lies in memory in one slice: the fast path of a hit.
     pub fn in_memory(&self, range: Range<u64>) -> Option<Bytes> {
         let slice = range.start / SLICE_BYTES;

@@ -3,7 +3,7 @@
 //! next looks at them, and the code goes with the last lease.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use wasmtime::component::InstancePre;
@@ -24,6 +24,8 @@ use crate::telemetry::metrics::PolicyLabels;
 
 /// The longest time limit of a policy that is called directly on a worker.
 const DIRECT_MS_MAX: u32 = 20;
+/// How long a policy that has run out of its time is called on fibers.
+const SLOW_MS: u64 = 10_000;
 
 /// A policy that can be called.
 pub(crate) struct Generation {
@@ -35,6 +37,8 @@ pub(crate) struct Generation {
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) linked: InstancePre<State>,
     quarantine: [Quarantine; 4],
+    /// Moment (milliseconds) until which calls give way; zero when no call has run out of its time.
+    slow_until: AtomicU64,
     failure_log: LogGate,
     retired: AtomicBool,
 }
@@ -88,6 +92,7 @@ impl Generation {
             surroundings: Arc::new(surroundings),
             linked,
             quarantine: Default::default(),
+            slow_until: AtomicU64::new(0),
             failure_log: LogGate::default(),
             retired: AtomicBool::new(false),
         });
@@ -100,13 +105,18 @@ impl Generation {
         self.compiled.exports.has(phase)
     }
 
-    /// How it is called.
-    pub(crate) fn lane(&self) -> Lane {
-        // On a fiber a policy gives way at each tick; one that may take long would hold all that its worker serves.
+    /// How it is called at this moment. On a fiber a policy gives way at each tick; one that takes long would hold all that its
+    /// worker serves.
+    pub(crate) fn lane(&self, now: Instant) -> Lane {
         match self.compiled.inspection.lane {
-            Lane::Direct if self.settings.limits.time_ms > DIRECT_MS_MAX => Lane::Fiber,
+            Lane::Direct if self.settings.limits.time_ms > DIRECT_MS_MAX || self.is_slow(now) => Lane::Fiber,
             lane => lane,
         }
+    }
+
+    fn is_slow(&self, now: Instant) -> bool {
+        let until = self.slow_until.load(Ordering::Relaxed);
+        until != 0 && self.runtime.elapsed_ms(now) < until
     }
 
     /// No new request gets this generation; its idle instances may go.
@@ -132,7 +142,7 @@ impl Generation {
             return (exchange, Err(self.failure(phase, FailureKind::Quarantine, reason)));
         }
         self.runtime.metrics.policy_calls.inc();
-        let (exchange, outcome) = match self.lane() {
+        let (exchange, outcome) = match self.lane(began) {
             Lane::Direct => {
                 self.runtime.ticker.wake();
                 pool::call_direct(self, phase, exchange, began)
@@ -146,6 +156,9 @@ impl Generation {
         match outcome {
             Ok(decision) => (exchange, Ok(decision)),
             Err(fault) => {
+                if fault.kind == FailureKind::Time {
+                    self.slow_until.store(self.runtime.elapsed_ms(began) + SLOW_MS, Ordering::Relaxed);
+                }
                 if fault.kind.is_costly() {
                     self.charge(phase, fault.cost);
                 }

@@ -81,11 +81,12 @@ pub(crate) fn note_change() {
     CHANGES.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Takes an idle instance of this thread.
-fn take(generation: &Generation) -> Option<Box<Slot>> {
+/// Takes an idle instance of this thread that was made for a lane.
+fn take(generation: &Generation, lane: Lane) -> Option<Box<Slot>> {
     SLOTS.with_borrow_mut(|slots| {
         // The last used one first: it is warm.
-        let at = slots.slots.iter().rposition(|slot| slot.generation.number == generation.number)?;
+        let mine = |slot: &Slot| slot.generation.number == generation.number && slot.lane() == lane;
+        let at = slots.slots.iter().rposition(|slot| mine(slot))?;
         Some(slots.slots.remove(at))
     })
 }
@@ -130,6 +131,10 @@ fn make_room() {
 }
 
 impl Slot {
+    fn lane(&self) -> Lane {
+        if self.store.data().wasi.is_some() { Lane::Fiber } else { Lane::Direct }
+    }
+
     fn function(&self, phase: Phase) -> Option<Function> {
         match phase {
             Phase::OnRequest => self.on_request.map(Function::Decides),
@@ -140,12 +145,10 @@ impl Slot {
     }
 }
 
+/// `meter`: of calls on a fiber.
 fn new_store(generation: &Arc<Generation>, meter: Option<Arc<Meter>>) -> Store<State> {
     let surroundings = generation.surroundings.clone();
-    let wasi = match generation.lane() {
-        Lane::Direct => None,
-        Lane::Fiber => Some(Box::new(Wasi::new(&surroundings))),
-    };
+    let wasi = meter.is_some().then(|| Box::new(Wasi::new(&surroundings)));
     let mut store = Store::new(&generation.runtime.engine, State::new(surroundings, Budget::new(meter), wasi));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
@@ -239,7 +242,7 @@ async fn start_on_fiber(generation: &Arc<Generation>, began: Instant, meter: Arc
 pub(crate) fn try_start(generation: &Arc<Generation>) -> Result<(), (FailureKind, String)> {
     let began = Instant::now();
     let _running = generation.runtime.ticker.run();
-    let started = match generation.lane() {
+    let started = match generation.lane(began) {
         Lane::Direct => start_direct(generation, began),
         // A thread of its own, since the caller's may belong to a runtime, where nothing may be waited for.
         Lane::Fiber => std::thread::scope(|scope| {
@@ -276,7 +279,7 @@ pub(crate) fn call_direct(
     exchange: Box<Exchange>,
     began: Instant,
 ) -> (Box<Exchange>, Result<Decision, Fault>) {
-    let slot = match take(generation) {
+    let slot = match take(generation, Lane::Direct) {
         Some(slot) => Ok(slot),
         None => start_direct(generation, began).or_else(|fault| {
             if !is_full(&fault.1) {
@@ -312,7 +315,7 @@ pub(crate) async fn call_on_fiber(
         let reason = "too many policies are running on fibers".to_owned();
         return (exchange, Err(Fault { kind: FailureKind::Time, reason, cost: Duration::ZERO }));
     };
-    let slot = match take(generation) {
+    let slot = match take(generation, Lane::Fiber) {
         Some(slot) => Ok(slot),
         None => {
             let wall = Budget::wall(Budget::start_time(time_of(generation)));

@@ -1,5 +1,7 @@
 //! What is in service, for the admin listener.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use super::chain::Entry;
@@ -58,7 +60,7 @@ fn entry_status(entry: &Entry) -> Option<serde_json::Value> {
         map.insert("size".to_owned(), json!(inspection.size));
         map.insert("phases".to_owned(), json!(inspection.phases));
         map.insert("imports".to_owned(), json!(inspection.imports));
-        let (kind, lane) = (inspection.kind, generation.lane());
+        let (kind, lane) = (inspection.kind, generation.lane(Instant::now()));
         map.insert("kind".to_owned(), json!(if kind == Kind::Component { "component" } else { "core module" }));
         map.insert("lane".to_owned(), json!(if lane == Lane::Direct { "direct" } else { "fiber" }));
         if let Some(since) = known.since {

@@ -204,8 +204,9 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
     }
 }
 
-/// Begins to fetch the first byte that the client wants, if it is missing, before the head of the answer goes out: so an object
-/// that changed at the origin is noticed while there is still a whole new answer to give.
+/// Sees to the first byte that the client wants before the head of the answer goes out. If the disk has it, it is checked; if
+/// it is missing, its fetch begins. So what is broken or has changed at the origin is noticed while there is still a whole
+/// new answer to give.
 pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
     let EntryBody::Sliced(body) = &hit.entry.body else { return Ok(hit) };
     let Some(size) = body.size() else { return Ok(hit) };
@@ -215,6 +216,11 @@ pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
         return Ok(hit);
     }
     let wanted = wanted(&request.headers, &hit.entry.head.headers, size);
+    if !wanted.is_empty() && !body.check(wanted.start).await {
+        // A body that cannot be mended; what was kept of it is gone by now.
+        let Hit { carried, key, .. } = hit;
+        return Err(Begun::Changed(Box::new(Wanting { carried, key, stale: None })));
+    }
     let Some(slices) = body.first_gap(wanted.clone()) else { return Ok(hit) };
     hit.outcome.forward = Some(Forward::Partial);
     hit.outcome.word = Some(Word::Miss);

@@ -171,3 +171,23 @@ async fn failures_that_cost_too_much_lead_to_quarantine() {
     let decision = chain.lease("a.test").run(Phase::OnDeliver, with_response()).await.1;
     assert!(matches!(decision, Decision::Next));
 }
+
+#[tokio::test]
+async fn one_that_ran_out_of_its_time_gives_way_to_others_from_then_on() {
+    let world = World::new();
+    let endless = Fixture::on_request("(loop $l (br $l)) (unreachable)");
+    let chain = world.with(&endless, |settings| settings.limits.time_ms = 20);
+    let turns_meanwhile = async || {
+        let turns = std::cell::Cell::new(0);
+        tokio::select! {
+            decision = ask(&chain) => assert_eq!(failure(decision).kind, FailureKind::Time),
+            () = async { loop { turns.set(turns.get() + 1); tokio::task::yield_now().await; } } => {}
+        }
+        turns.get()
+    };
+    let lane = || world.policies.status()["hosts"][0]["policies"][0]["lane"].clone();
+    assert_eq!(lane(), "direct");
+    assert!(turns_meanwhile().await <= 1, "the first call is direct");
+    assert_eq!(lane(), "fiber");
+    assert!(turns_meanwhile().await > 3, "others had no turn");
+}
