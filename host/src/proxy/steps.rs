@@ -13,7 +13,7 @@ use super::gap::{self, Begun};
 use super::outcome::{Forward, Outcome, Word};
 use super::request::{self, Brought};
 use super::site::{Generation, Site};
-use super::{Body, Peer, Proxy, failure};
+use super::{Body, Peer, Proxy, failure, pass};
 use crate::cache::Asked;
 use crate::cache::control::RequestDirectives;
 use crate::cache::entry::{Entry, EntryBody};
@@ -175,7 +175,7 @@ async fn run(routed: Routed) -> Result<Early, Early> {
     let keyed = match decided.key() {
         Ok(keyed) => keyed,
         // What the cache has no part in; boxed, since it is rare and its future is large.
-        Err((decided, why)) => return Ok(Box::pin(fetch::pass(decided, why)).await),
+        Err((decided, why)) => return Ok(Box::pin(pass::pass(decided, why)).await),
     };
     match keyed.look_up().await? {
         LookedUp::Fresh(hit) if hit.is_at_hand() => Ok(Deliverable::entry(hit)),

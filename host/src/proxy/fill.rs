@@ -1,0 +1,396 @@
+//! One fetch for the cache: what is asked (all, a part, or whether what is kept is still good), and what becomes of the answer:
+//! kept while it streams, freshened, passed on, or stale served in its place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::ask::{Answer, Ask};
+use super::decide;
+use super::deliver::Deliverable;
+use super::failure;
+use super::keeping::{keep, remember, storable_by, tags, tags_after, to_keep, vary_of};
+use super::outcome::{Forward, Outcome, Word};
+use super::pass::{Judged, failed, judge, passed_on};
+use super::plan::{MAX_OBJECT_BYTES, Part, Plan, part_of, probe};
+use super::pump;
+use super::steps::{Carried, Early, Hit, StaleEntry, seconds};
+use crate::cache::Asked;
+use crate::cache::entry::{EntryHead, SLICE_BYTES};
+use crate::cache::fill::Lead;
+use crate::cache::freshness::{Retention, Timing};
+use crate::cache::key::CacheKey;
+use crate::cache::purges::PurgeSequence;
+use crate::cache::storable::{self, NotStorable, Storable};
+use crate::cache::validation;
+use crate::clock::Timestamp;
+use crate::origin::{OriginError, OriginKind, OriginResponse};
+use crate::policy::Phase;
+use crate::semantics::date;
+use crate::semantics::etag::EntityTag;
+
+/// One fetch for the cache.
+pub(super) struct Fill {
+    pub carried: Box<Carried>,
+    pub key: CacheKey,
+    pub lead: Option<Lead>,
+    pub stale: Option<StaleEntry>,
+}
+
+/// What an origin answered to the cache, with what is needed to keep it.
+struct Come {
+    response: OriginResponse,
+    path: String,
+    request_at: Timestamp,
+    response_at: Timestamp,
+    sequence: PurgeSequence,
+}
+
+impl Fill {
+    /// Asks, and gives the answer for the client on whose behalf it asked.
+    pub async fn ask(mut self) -> Early {
+        let sequence = self.carried.proxy.cache.sequence();
+        self.carried.exchange.response = None;
+        if self.carried.policies.exports(Phase::OnOriginRequest) {
+            self.carried = match decide::run(self.carried, Phase::OnOriginRequest).await {
+                Ok(carried) => carried,
+                Err(early) => {
+                    release(self.lead, None);
+                    return early;
+                }
+            };
+        }
+        let ask = Ask::of(&self.carried, true);
+        let mut plan = if self.stale.is_none() { Plan::of(&self.carried) } else { Plan::Whole };
+        if let Plan::Probe(specs) = &plan {
+            plan = match probe(&ask, specs).await {
+                Ok(plan) => plan,
+                Err(error) => return self.origin_failed(&error),
+            };
+        }
+        let mut conditions = self.stale.as_ref().and_then(|stale| {
+            let fields = validation::conditions(stale.entry.head.as_sent().1)?;
+            Some((fields, stale.entry.head.origin_path.clone()))
+        });
+        loop {
+            let request_at = self.carried.proxy.clock.now();
+            let range = plan.field();
+            let sent = ask
+                .send(&Method::GET, None, |path| {
+                    let mut fields = HeaderMap::new();
+                    if let Some((conditions, of)) = &conditions
+                        && of.as_deref().is_none_or(|of| *of == *path)
+                    {
+                        fields.extend(conditions.clone());
+                    }
+                    if let Some(range) = &range {
+                        fields.insert(RANGE, range.clone());
+                    }
+                    Some(fields)
+                })
+                .await;
+            let Answer { mut response, path } = match sent {
+                Ok(answer) => answer,
+                Err(error) => return self.origin_failed(&error),
+            };
+            let response_at = self.carried.proxy.clock.now();
+            // RFC 9110 section 6.6.1; Expires is counted from it, and If-Range held against it.
+            date::ensure_date(&mut response.headers, response_at);
+            let come = Come { response, path, request_at, response_at, sequence };
+            match come.response.status {
+                StatusCode::NOT_MODIFIED if conditions.is_some() => {
+                    let stored = self.stale.as_ref().map(|stale| stale.entry.head.as_sent().1);
+                    if stored.is_some_and(|stored| validation::selects(stored, &come.response.headers)) {
+                        return self.not_modified(come).await;
+                    }
+                    // It speaks of another response than ours: ask for the thing itself.
+                    conditions = None;
+                }
+                StatusCode::PARTIAL_CONTENT if range.is_some() => match part_of(&come.response, &plan) {
+                    Some(part) => return self.part(come, part).await,
+                    None => return self.by_itself(&ask).await,
+                },
+                // A range beyond the end says nothing of the key: it would let anyone undo coalescing.
+                StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask).await,
+                status if status.is_server_error() && self.stale_for(status) => {
+                    return self.serve_stale("origin-error");
+                }
+                _ => return self.whole(come, ask.kind()).await,
+            }
+        }
+    }
+
+    /// Whether stale is better than this status: only where header or policy said so (RFC 5861 section 4).
+    fn stale_for(&self, status: StatusCode) -> bool {
+        matches!(status.as_u16(), 500 | 502 | 503 | 504)
+            && self
+                .stale
+                .as_ref()
+                .is_some_and(|stale| stale.if_error && stale.entry.head.retention.stale_if_error.is_some())
+    }
+
+    fn origin_failed(self, error: &OriginError) -> Early {
+        if self.stale.as_ref().is_some_and(|stale| stale.if_error) {
+            tracing::warn!(%error, host = %self.carried.site.host.settings.name, "origin failed, stale is served");
+            return self.serve_stale("origin-unreachable");
+        }
+        release(self.lead, None);
+        let why = if self.stale.is_some() { Forward::Stale } else { Forward::UriMiss };
+        failed(self.carried, Outcome::forwarded(why), error)
+    }
+
+    fn serve_stale(self, detail: &'static str) -> Early {
+        let Self { carried, key, lead, stale } = self;
+        let Some(StaleEntry { entry, .. }) = stale else {
+            release(lead, None);
+            let (headers, body) = failure::page(StatusCode::BAD_GATEWAY, "");
+            return Deliverable::local(carried, StatusCode::BAD_GATEWAY, headers, body, Outcome::local(Word::Error));
+        };
+        if let Some(lead) = lead {
+            lead.serve_stale(&entry);
+        }
+        let left = ttl_s(&entry.head.retention, &entry.head.timing, carried.proxy.clock.now());
+        let outcome = Outcome { detail: Some(detail), ..Outcome::hit(left.min(-1)) };
+        Deliverable::entry(Hit { carried, key, entry, outcome })
+    }
+
+    /// A range that cannot be kept: the client's own Range goes to the origin, and the answer to the client.
+    async fn by_itself(self, ask: &Ask) -> Early {
+        let why = if self.stale.is_some() { Forward::Stale } else { Forward::UriMiss };
+        // Not remembered: it is this range that cannot be kept, not the key.
+        release(self.lead, None);
+        let carried = self.carried;
+        let request = &carried.exchange.request.headers;
+        let mut fields = HeaderMap::new();
+        for name in [RANGE, http::header::IF_RANGE] {
+            if let Some(value) = request.get(&name) {
+                fields.insert(name, value.clone());
+            }
+        }
+        match ask.send(&Method::GET, None, |_| Some(fields.clone())).await {
+            Ok(Answer { response, path }) => {
+                let outcome = Outcome { forward_status: Some(response.status), ..Outcome::forwarded(why) };
+                match judge(carried, response, &path, outcome.word()).await {
+                    Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, false),
+                    Err(early) => early,
+                }
+            }
+            Err(error) => failed(carried, Outcome::forwarded(why), &error),
+        }
+    }
+
+    /// The entry is still good (RFC 9111 section 4.3.4).
+    async fn not_modified(self, come: Come) -> Early {
+        let Self { carried, key, lead, stale } = self;
+        let Some(StaleEntry { entry, .. }) = stale else {
+            release(lead, None);
+            return failed(carried, Outcome::forwarded(Forward::Stale), &unexpected_304());
+        };
+        let (status, headers) = entry.head.as_sent();
+        let merged = OriginResponse {
+            status,
+            headers: validation::freshened(headers, &come.response.headers),
+            length: None,
+            body: come.response.body,
+        };
+        let judged = judge(carried, merged, &come.path, Word::Revalidated).await;
+        let Judged { carried, response: merged, as_sent } = match judged {
+            Ok(judged) => judged,
+            Err(early) => {
+                release(lead, None);
+                return early;
+            }
+        };
+        let mut outcome = Outcome::forwarded(Forward::Stale);
+        outcome.forward_status = Some(StatusCode::NOT_MODIFIED);
+        outcome.word = Some(Word::Revalidated);
+        let timing = Timing::of(&come.response.headers, come.request_at, come.response_at);
+        let entry = match storable_by(&carried, merged.status, &merged.headers) {
+            Storable::Yes(retention) => {
+                let mut head = entry.head.clone();
+                head.status = merged.status;
+                head.headers = to_keep(&merged.headers);
+                head.as_sent = as_sent;
+                head.timing = timing;
+                head.retention = retention;
+                head.sequence = come.sequence;
+                head.tags = tags_after(head.tags, tags(&carried, &merged.headers));
+                outcome.stored = true;
+                outcome.ttl_s = Some(ttl_s(&head.retention, &head.timing, come.response_at));
+                match lead {
+                    Some(lead) => lead.freshen(&entry, head),
+                    None => carried.proxy.cache.freshen(&entry, head),
+                }
+            }
+            Storable::No(why) => {
+                outcome.detail = Some(why.as_str());
+                carried.proxy.cache.remove(&entry);
+                release(lead, remember(&carried, why));
+                // This client gets it as the origin and the policy have it now: `private` of the 304 included.
+                let head = EntryHead { status: merged.status, headers: merged.headers, timing, ..entry.head.clone() };
+                Arc::new(entry.with_head(head))
+            }
+        };
+        let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
+        answer.status = merged.status;
+        answer
+    }
+
+    /// A whole response.
+    async fn whole(self, come: Come, kind: OriginKind) -> Early {
+        let Self { carried, key, lead, stale } = self;
+        let why = if stale.is_some() {
+            Forward::Stale
+        } else if carried.proxy.cache.knows(&asked_of(&carried, &key)) {
+            Forward::VaryMiss
+        } else {
+            Forward::UriMiss
+        };
+        let Come { response, path, request_at, response_at, sequence } = come;
+        let forward_status = response.status;
+        let Judged { carried, response, as_sent } = match judge(carried, response, &path, Word::Miss).await {
+            Ok(judged) => judged,
+            Err(early) => {
+                release(lead, None);
+                return early;
+            }
+        };
+        let mut outcome = Outcome { forward_status: Some(forward_status), ..Outcome::forwarded(why) };
+        let retention = match storable_by(&carried, response.status, &response.headers) {
+            Storable::Yes(retention) => retention,
+            Storable::No(reason) => {
+                outcome.detail = Some(reason.as_str());
+                let remembered = if response.status.is_server_error() { None } else { remember(&carried, reason) };
+                release(lead, remembered);
+                if let Some(stale) = &stale
+                    && !response.status.is_server_error()
+                {
+                    carried.proxy.cache.remove(&stale.entry);
+                }
+                return passed_on(carried, response, path, outcome, true);
+            }
+        };
+        let timing = Timing::of(&response.headers, request_at, response_at);
+        outcome.ttl_s = Some(ttl_s(&retention, &timing, response_at));
+        // What is not kept of the head is for the client on whose behalf the origin was asked, and for no other.
+        let personal = storable::fields_withheld(&response.headers);
+        let size = match response.status {
+            StatusCode::NO_CONTENT => Some(0),
+            _ => response.length.filter(|length| *length <= MAX_OBJECT_BYTES),
+        };
+        let ranged = kind != OriginKind::Http
+            || response.headers.get(http::header::ACCEPT_RANGES).is_some_and(|value| value == "bytes");
+        let head = EntryHead {
+            status: response.status,
+            headers: to_keep(&response.headers),
+            timing,
+            retention,
+            vary: vary_of(&response.headers),
+            tags: tags(&carried, &response.headers),
+            sequence,
+            request_path: carried.exchange.request.path().to_owned(),
+            origin_path: Some(path.as_str().into()),
+            size,
+            sliceable: response.status == StatusCode::OK
+                && ranged
+                && size.is_some()
+                && EntityTag::of(as_sent.as_ref().map_or(&response.headers, |sent| &sent.headers))
+                    .is_some_and(|tag| !tag.weak),
+            as_sent,
+        };
+        let Some((entry, writer)) = keep(&carried, &key, lead, head, None) else {
+            outcome.detail = Some("purged");
+            return passed_on(carried, response, path, outcome, true);
+        };
+        outcome.stored = true;
+        if let Some(writer) = writer {
+            pump::start(carried.proxy.orphans.clone(), response.body, writer, 0, None, !carried.is_head());
+        }
+        let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
+        answer.headers.extend(personal);
+        answer
+    }
+
+    /// Some slices of an object.
+    async fn part(self, come: Come, part: Part) -> Early {
+        let Self { carried, key, lead, .. } = self;
+        let Come { response, path, request_at, response_at, sequence } = come;
+        // The policy judges the object, not the part: it sees what a whole answer would have had.
+        let mut headers = response.headers;
+        headers.remove(CONTENT_RANGE);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(part.size));
+        let whole = OriginResponse { status: StatusCode::OK, headers, length: response.length, body: response.body };
+        let Judged { carried, response: whole, as_sent } = match judge(carried, whole, &path, Word::Miss).await {
+            Ok(judged) => judged,
+            Err(early) => {
+                release(lead, None);
+                return early;
+            }
+        };
+        let mut outcome = Outcome::forwarded(Forward::UriMiss);
+        outcome.forward_status = Some(StatusCode::PARTIAL_CONTENT);
+        let retention = match storable_by(&carried, whole.status, &whole.headers) {
+            Storable::Yes(retention) if whole.status == StatusCode::OK => retention,
+            other => {
+                let reason = match other {
+                    Storable::No(reason) => reason,
+                    Storable::Yes(_) => NotStorable::Status,
+                };
+                let ask = Ask::of(&carried, true).only(&path);
+                let fill = Fill { carried, key, lead, stale: None };
+                tracing::debug!(reason = reason.as_str(), "a range is passed on and not kept");
+                return Box::pin(fill.by_itself(&ask)).await;
+            }
+        };
+        let timing = Timing::of(&whole.headers, request_at, response_at);
+        outcome.ttl_s = Some(ttl_s(&retention, &timing, response_at));
+        let head = EntryHead {
+            status: StatusCode::OK,
+            headers: to_keep(&whole.headers),
+            timing,
+            retention,
+            vary: vary_of(&whole.headers),
+            tags: tags(&carried, &whole.headers),
+            sequence,
+            request_path: carried.exchange.request.path().to_owned(),
+            origin_path: Some(path.into()),
+            size: Some(part.size),
+            sliceable: true,
+            as_sent,
+        };
+        let ask = Ask::of(&carried, true);
+        let Some((entry, writer)) = keep(&carried, &key, lead, head, Some(part.slices.clone())) else {
+            let fill = Self { carried, key, lead: None, stale: None };
+            return Box::pin(fill.by_itself(&ask)).await;
+        };
+        outcome.stored = true;
+        if let Some(writer) = writer {
+            let take = (part.slices.end * SLICE_BYTES).min(part.size) - part.slices.start * SLICE_BYTES;
+            pump::start(carried.proxy.orphans.clone(), whole.body, writer, 0, Some(take), true);
+        }
+        Deliverable::entry(Hit { carried, key, entry, outcome })
+    }
+}
+
+/// Seconds of freshness left, negative when stale.
+pub(super) fn ttl_s(retention: &Retention, timing: &Timing, now: Timestamp) -> i64 {
+    seconds(retention.lifetime) - seconds(timing.age(now))
+}
+
+/// How the cache is asked for a request.
+pub(super) fn asked_of<'a>(carried: &'a Carried, key: &'a CacheKey) -> Asked<'a> {
+    let request = &carried.exchange.request;
+    Asked { key, headers: &request.headers, request_path: request.path() }
+}
+
+fn unexpected_304() -> OriginError {
+    OriginError::Broken { origin: String::new(), reason: "304 to a request without conditions".to_owned() }
+}
+
+fn release(lead: Option<Lead>, remember: Option<Duration>) {
+    if let Some(lead) = lead {
+        lead.release(remember);
+    }
+}

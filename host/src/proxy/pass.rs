@@ -1,0 +1,166 @@
+//! Asking the origin for one client: what the cache has no part in, and what becomes of any answer of an origin: the policy
+//! speaks, and it is passed on.
+
+use futures_util::StreamExt;
+use http::{Method, StatusCode};
+
+use super::ask::{Answer, Ask};
+use super::decide;
+use super::deliver::{Deliverable, Source};
+use super::failure;
+use super::keeping::to_keep;
+use super::outcome::{Forward, Outcome, Word};
+use super::request::Brought;
+use super::steps::{Carried, Decided, Early, Upload};
+use crate::cache::entry::AsSent;
+use crate::cache::purges::PurgeScope;
+use crate::origin::{BodyStream, OriginError, OriginResponse, RequestBody};
+use crate::policy::Phase;
+use crate::policy::exchange::ResponseView;
+
+/// What the cache has no part in: passed on with the client's own conditions and ranges.
+pub async fn pass(decided: Decided, why: Forward) -> Early {
+    let Decided { mut carried, upload } = decided;
+    carried.exchange.response = None;
+    if carried.policies.exports(Phase::OnOriginRequest) {
+        carried = match decide::run(carried, Phase::OnOriginRequest).await {
+            Ok(carried) => carried,
+            Err(early) => return early,
+        };
+    }
+    let ask = Ask::of(&carried, false);
+    let method = carried.exchange.request.method.clone();
+    let max_bytes = carried.site.host.settings.max_body_bytes;
+    let body = request_body(upload, max_bytes);
+    let answer = match ask.send(&method, body, |_| None).await {
+        Ok(answer) => answer,
+        Err(error) => return failed(carried, Outcome::forwarded(why), &error),
+    };
+    let mut outcome = Outcome::forwarded(why);
+    outcome.forward_status = Some(answer.response.status);
+    if !method.is_safe() && answer.response.status.as_u16() < 400 {
+        // RFC 9111 section 4.4: what was kept of the target is no longer true.
+        let request = &carried.exchange.request;
+        let scope = PurgeScope::Path {
+            host: carried.exchange.request.host.as_str().to_owned(),
+            path: request.path().to_owned(),
+        };
+        if let Err(error) = carried.proxy.cache.invalidate(scope).await {
+            tracing::error!(%error, "invalidation after an unsafe method failed");
+        }
+    }
+    let Answer { response, path } = answer;
+    match judge(carried, response, &path, outcome.word()).await {
+        Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, false),
+        Err(early) => early,
+    }
+}
+
+/// HEAD for which nothing is kept: asked as HEAD, kept nowhere.
+pub(super) async fn head_only(mut carried: Box<Carried>) -> Early {
+    if carried.policies.exports(Phase::OnOriginRequest) {
+        carried = match decide::run(carried, Phase::OnOriginRequest).await {
+            Ok(carried) => carried,
+            Err(early) => return early,
+        };
+    }
+    let outcome = Outcome::forwarded(Forward::UriMiss);
+    match Ask::of(&carried, true).send(&Method::HEAD, None, |_| None).await {
+        Ok(Answer { response, path }) => match judge(carried, response, &path, Word::Miss).await {
+            Ok(Judged { carried, response, .. }) => {
+                let outcome = Outcome { forward_status: Some(response.status), ..outcome };
+                passed_on(carried, response, path, outcome, true)
+            }
+            Err(early) => early,
+        },
+        Err(error) => failed(carried, outcome, &error),
+    }
+}
+
+/// A response after on-origin-response.
+pub(super) struct Judged {
+    pub carried: Box<Carried>,
+    pub response: OriginResponse,
+    /// What there was before, if the policy edited it.
+    pub as_sent: Option<Box<AsSent>>,
+}
+
+/// Runs on-origin-response on a final response.
+pub(super) async fn judge(
+    mut carried: Box<Carried>,
+    mut response: OriginResponse,
+    path: &str,
+    word: Word,
+) -> Result<Judged, Early> {
+    if !carried.policies.exports(Phase::OnOriginResponse) {
+        return Ok(Judged { carried, response, as_sent: None });
+    }
+    let sent = AsSent { status: response.status, headers: response.headers.clone() };
+    carried.exchange.response = Some(ResponseView {
+        status: response.status,
+        headers: std::mem::take(&mut response.headers),
+        cache_status: word.as_str(),
+        origin_path: Some(path.into()),
+    });
+    carried = decide::run(carried, Phase::OnOriginResponse).await?;
+    if let Some(view) = carried.exchange.response.take() {
+        response.status = view.status;
+        response.headers = view.headers;
+    }
+    let edited = sent.status != response.status || sent.headers != response.headers;
+    let as_sent = edited.then(|| Box::new(AsSent { status: sent.status, headers: to_keep(&sent.headers) }));
+    Ok(Judged { carried, response, as_sent })
+}
+
+/// An origin's answer on its way to this client only.
+pub(super) fn passed_on(
+    carried: Box<Carried>,
+    response: OriginResponse,
+    path: String,
+    outcome: Outcome,
+    negotiate: bool,
+) -> Early {
+    let OriginResponse { status, headers, length, body } = response;
+    let source = Source::Stream { pieces: pieces(body), length };
+    Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path.into()), negotiate })
+}
+
+fn pieces(body: BodyStream) -> super::body::Pieces {
+    Box::pin(body.map(|piece| piece.map_err(std::io::Error::other)))
+}
+
+/// The answer to a client whose origin failed.
+pub(super) fn failed(carried: Box<Carried>, outcome: Outcome, error: &OriginError) -> Early {
+    let (status, headers, body) = failure::of_origin(error);
+    let outcome = Outcome { word: Some(Word::Error), ..outcome };
+    Deliverable::local(carried, status, headers, body, outcome)
+}
+
+/// The client's body on its way, cut off past the host's limit.
+fn request_body(upload: Upload, max_bytes: u64) -> Option<RequestBody> {
+    let Upload { body, brought } = upload;
+    let length = match brought {
+        Brought::Nothing => return None,
+        Brought::Bytes(length) => Some(length),
+        Brought::Unknown => None,
+    };
+    let mut taken: u64 = 0;
+    let stream = http_body_util::BodyStream::new(body?.into_body()).filter_map(move |frame| {
+        let piece = match frame {
+            Ok(frame) => frame.into_data().ok().map(|data| {
+                taken += data.len() as u64;
+                if taken > max_bytes {
+                    let reason = "longer than the host allows".to_owned();
+                    return Err(OriginError::RequestBody { reason, status: StatusCode::PAYLOAD_TOO_LARGE });
+                }
+                Ok(data)
+            }),
+            Err(error) => {
+                let status = StatusCode::BAD_REQUEST;
+                Some(Err(OriginError::RequestBody { reason: error.to_string(), status }))
+            }
+        };
+        std::future::ready(piece)
+    });
+    Some(RequestBody { length, stream: Box::pin(stream) })
+}
