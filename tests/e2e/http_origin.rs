@@ -74,14 +74,37 @@ async fn refused_hanging_and_nonsense_are_told_apart() {
         .and("/huge-head", ok("x").header("x-big", &"a".repeat(2_000_000)));
     let with = origin.with(json!({ "timeouts": { "first_byte": "1s", "connect": "1s" } }));
     let host = host(&with).await;
-    host.get("/nonsense").await.status(502);
-    host.get("/nothing").await.status(502);
-    host.get("/huge-head").await.status(502);
-    host.get("/hang").await.status(504);
+    for (path, status, error) in [
+        ("/nonsense", 502, "http_protocol_error"),
+        ("/nothing", 502, "connection_terminated"),
+        ("/huge-head", 502, "http_protocol_error"),
+        ("/hang", 504, "http_response_timeout"),
+    ] {
+        let told = format!("proxyhost; error={error}");
+        host.get(path).await.status(status).header("proxy-status", &told);
+    }
+    assert_eq!(origin.requests_to("/nothing"), 2, "one retry");
+    assert_eq!(origin.requests_to("/hang"), 1, "who waited once has waited long enough");
     origin.stop();
     tokio::time::sleep(millis(50)).await;
-    let answer = host.get("/refused").await;
-    assert!(matches!(answer.status.as_u16(), 502 | 503), "{answer:?}");
+    host.get("/refused").await.status(502).header("proxy-status", "proxyhost; error=connection_refused");
+    let unknown = json!({ "http": { "url": "http://no-such-name.invalid" } });
+    let nowhere = self::host(&origin.with(unknown)).await;
+    nowhere.get("/").await.status(502).header("proxy-status", "proxyhost; error=dns_error");
+}
+
+#[tokio::test]
+async fn a_missing_part_that_cannot_be_had_is_an_error_and_no_body_that_breaks_off() {
+    let big = ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"");
+    let mut origin = Origin::serving("/a", big.ranged()).await;
+    let host = host(&origin).await;
+    host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("miss");
+    host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("hit");
+    origin.stop();
+    tokio::time::sleep(millis(50)).await;
+    let answer = host.get("/a").await;
+    answer.status(502).header("proxy-status", "proxyhost; error=connection_refused");
+    host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("hit");
 }
 
 #[tokio::test]
@@ -190,7 +213,8 @@ async fn tls_and_http2_to_the_origin() {
     host.call("GET", "/b").range("0-3").send().await.expect(206, "HTTP");
     // Without the authority that signed it, the origin is nobody.
     let strangers = json!({ "http": { "url": origin.url() } });
-    self::host(&strangers).await.get("/a").await.status(502);
+    let told = "proxyhost; error=tls_certificate_error";
+    self::host(&strangers).await.get("/a").await.status(502).header("proxy-status", told);
 }
 
 #[tokio::test]

@@ -99,7 +99,13 @@ async fn slow_down_is_tried_once_more_and_then_503() {
     host.get("/a").await.expect(200, "hello");
     s3.put("site", "my/b", object("hello"));
     s3.fail(Fault::SlowDown);
+    s3.forget();
     host.get("/b").await.status(503);
+    assert_eq!(s3.requests(), 2);
+    // The length must be known first: it is not asked for in another way when it can't be had.
+    s3.forget();
+    host.call("GET", "/b").header("range", "bytes=-2").send().await.status(503);
+    assert_eq!((s3.count("HEAD", "my/b"), s3.requests()), (2, 2));
     s3.heal();
     host.get("/b").await.expect(200, "hello");
 }
