@@ -10,7 +10,7 @@
 //! 5  listener/    admin/       proxy/
 //! 4  vhost/
 //! 3  purge/
-//! 2  policy/      cache/       origin/
+//! 2  policy/      cache/       origin/      tls/
 //! 1  semantics/   telemetry/
 //! 0  clock.rs     local.rs     region.rs    units.rs
 //! ```
@@ -26,6 +26,7 @@ pub mod telemetry;
 pub mod cache;
 pub mod origin;
 pub mod policy;
+pub mod tls;
 
 pub mod purge;
 

@@ -18,17 +18,21 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
 use super::drain::{Drain, Phase};
+use super::handshake::{self, Shaken};
 use super::request_body::RequestBody;
-use super::sniff::{Protocol, sniff};
+use super::sniff::{Prefix, Protocol, sniff};
+use super::socket::Socket;
 use super::stream::{Away, Stream, peer, unsent};
 use super::{Connection, Service, Settings};
 use crate::clock::monotonic_ms;
 use crate::region::Region;
-use crate::telemetry::metrics::{Metrics, TimeoutLabels};
+use crate::telemetry::metrics::{HandshakeLabels, Metrics, TimeoutLabels};
+use crate::tls::{Session, Tls};
 
 /// Requests at once on an HTTP/2 connection (RFC 9113 section 5.1.2 recommends at least 100).
 const STREAMS: u32 = 128;
@@ -61,6 +65,8 @@ pub(super) struct Server<S> {
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
     region: Option<Arc<Region>>,
+    tls: Option<Arc<Tls>>,
+    handshakes: Semaphore,
 }
 
 impl<S: Service> Server<S> {
@@ -84,7 +90,17 @@ impl<S: Service> Server<S> {
             .max_local_error_reset_streams(ERROR_RESETS)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
-        Self { service, http1, http2, limits: Limits::of(settings), drain, metrics, region: settings.region.clone() }
+        Self {
+            service,
+            http1,
+            http2,
+            limits: Limits::of(settings),
+            drain,
+            metrics,
+            region: settings.region.clone(),
+            tls: settings.tls.clone(),
+            handshakes: Semaphore::new(settings.handshakes),
+        }
     }
 
     pub(super) fn drain(&self) -> &Arc<Drain> {
@@ -96,24 +112,27 @@ impl<S: Service> Server<S> {
     }
 
     /// Serves one connection until it ends, by whomever.
-    pub(super) async fn serve(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr) {
+    pub(super) async fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let _open = Open::new(self.metrics.clone());
         let accepted = monotonic_ms();
         // A socket that cannot do this still serves; one that is gone fails at the next read.
         let _ = socket.set_nodelay(true);
         let Ok(local) = socket.local_addr() else { return };
-        let sniffed = tokio::select! {
+        let opened = tokio::select! {
             biased;
-            sniffed = tokio::time::timeout(self.limits.head, sniff(&mut socket)) => sniffed,
+            opened = tokio::time::timeout(self.limits.head, Box::pin(self.open(socket))) => opened,
             () = self.drain.reached(Phase::Draining) => return,
         };
-        let (protocol, prefix) = match sniffed {
-            Ok(Ok(Some(found))) => found,
-            Ok(Ok(None) | Err(_)) => return,
+        let Opened { socket, session, protocol, prefix } = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
             Err(_) => return self.count(Overdue::Head),
         };
+        // The time for the head of the first request begins when it can be sent.
+        let accepted = if session.is_some() { monotonic_ms() } else { accepted };
         let activity = Activity::new(accepted, protocol);
-        let connection = Arc::new(Connection { peer, local, scheme: "http" });
+        let scheme = if session.is_some() { "https" } else { "http" };
+        let connection = Arc::new(Connection { peer, local, scheme, tls: session });
         let adapter = Adapter {
             service: self.service.clone(),
             connection: Arc::clone(&connection),
@@ -145,6 +164,38 @@ impl<S: Service> Server<S> {
         }
     }
 
+    /// Carries a connection to where its first request can be read: the handshake, and the protocol. None if there is no more
+    /// to be done for it.
+    async fn open(&self, mut socket: TcpStream) -> Option<Opened> {
+        let Some(tls) = &self.tls else {
+            let (protocol, prefix) = sniff(&mut socket).await.ok()??;
+            return Some(Opened { socket: Socket::Plain(socket), session: None, protocol, prefix });
+        };
+        let _turn = self.handshakes.acquire().await.ok()?;
+        let count = |outcome| self.metrics.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
+        match handshake::shake(socket, tls).await {
+            Ok(Shaken::Up(stream, session)) => {
+                count(if session.resumed { "resumed" } else { "full" });
+                let protocol = if session.alpn == Some("h2") { Protocol::Http2 } else { Protocol::Http1 };
+                let socket = Socket::Tls(stream);
+                Some(Opened { socket, session: Some(session), protocol, prefix: Prefix::default() })
+            }
+            Ok(Shaken::Challenge) => {
+                count("challenge");
+                None
+            }
+            Ok(Shaken::Refused) => {
+                count("unknown-name");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "handshake failed");
+                count("failed");
+                None
+            }
+        }
+    }
+
     fn watch<C>(&self, connection: C, activity: Arc<Activity>, descriptor: RawFd) -> Watched<C> {
         Watched {
             connection,
@@ -164,6 +215,14 @@ impl<S: Service> Server<S> {
     fn count(&self, overdue: Overdue) {
         self.metrics.connection_timeouts.get_or_create(&TimeoutLabels { limit: overdue.word() }).inc();
     }
+}
+
+/// A connection whose first request can be read.
+struct Opened {
+    socket: Socket,
+    session: Option<Arc<Session>>,
+    protocol: Protocol,
+    prefix: Prefix,
 }
 
 /// The status that hyper has answered with by itself. Of HTTP/2 it says nothing: there such requests are reset.

@@ -24,13 +24,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::region::Region;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{Session, Tls};
 
 mod accept;
 mod activity;
 mod connection;
 mod drain;
+mod handshake;
 mod request_body;
 mod sniff;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -61,6 +64,10 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// Bodies that lie here are sent from their file instead of being copied.
     pub region: Option<Arc<Region>>,
+    /// Connections are TLS ones.
+    pub tls: Option<Arc<Tls>>,
+    /// Handshakes at once. Default 1,024: more wait for their turn, within the time for a head.
+    pub handshakes: usize,
     /// Where connections live; with none, in the runtime that `bind` is called in.
     pub workers: Option<Arc<Workers>>,
 }
@@ -75,6 +82,8 @@ impl Settings {
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
             region: None,
+            tls: None,
+            handshakes: 1024,
             workers: None,
         }
     }
@@ -87,8 +96,10 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Our address.
     pub local: SocketAddr,
-    /// `http`; `https` comes with TLS.
+    /// `http` or `https`.
     pub scheme: &'static str,
+    /// What is known of its TLS.
+    pub tls: Option<Arc<Session>>,
 }
 
 /// What answers requests: the proxy, the admin endpoints, or a test's closure.

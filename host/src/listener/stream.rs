@@ -6,7 +6,7 @@
 //! closed, and what still comes is read and thrown away for a little while (RFC 9112 section 9.6).
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 
 use super::activity::Activity;
 use super::sniff::Prefix;
+use super::socket::Socket;
 use crate::region::Region;
 
 /// How long a client may go on sending after the end.
@@ -66,7 +67,7 @@ const SENDFILE_BYTES_MIN: usize = 16 << 10;
 /// A connection's socket.
 #[derive(Debug)]
 pub(super) struct Stream {
-    socket: TcpStream,
+    socket: Socket,
     prefix: Prefix,
     activity: Arc<Activity>,
     region: Option<Arc<Region>>,
@@ -83,13 +84,15 @@ enum Closing {
 }
 
 impl Stream {
-    pub(super) fn new(socket: TcpStream, prefix: Prefix, activity: Arc<Activity>, region: Option<Arc<Region>>) -> Self {
+    /// `region`: of a plain socket only; TLS copies whatever it sends.
+    pub(super) fn new(socket: Socket, prefix: Prefix, activity: Arc<Activity>, region: Option<Arc<Region>>) -> Self {
+        let region = region.filter(|_| socket.plain().is_some());
         Self { socket, prefix, activity, region, gave_way: false, closing: Closing::Open }
     }
 
     /// The socket's number, for `unsent`.
     pub(super) fn descriptor(&self) -> RawFd {
-        self.socket.as_raw_fd()
+        self.socket.descriptor()
     }
 
     /// Whether a write is to come again when the worker's other connections have had their turn. Small ones do, once:
@@ -226,8 +229,12 @@ impl AsyncWrite for Stream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let written = match self.region.as_ref().and_then(|region| Some((region, placed(region, bufs)?))) {
-            Some((region, placed)) => poll_send(&self.socket, region, &placed, cx),
+        let lies = match (&self.region, self.socket.plain()) {
+            (Some(region), Some(socket)) => placed(region, bufs).map(|placed| (socket, region, placed)),
+            _ => None,
+        };
+        let written = match lies {
+            Some((socket, region, placed)) => poll_send(socket, region, &placed, cx),
             None => self.poll_gather(cx, bufs),
         };
         self.note(written)
@@ -260,7 +267,7 @@ impl AsyncWrite for Stream {
                     }
                     let mut waste = [0; 16 << 10];
                     let mut buf = ReadBuf::new(&mut waste);
-                    match ready!(Pin::new(&mut this.socket).poll_read(cx, &mut buf)) {
+                    match ready!(Pin::new(this.socket.tcp_mut()).poll_read(cx, &mut buf)) {
                         Ok(()) if !buf.filled().is_empty() => *read += buf.filled().len(),
                         // The client has closed its side too, or is gone: nothing more to wait for.
                         _ => this.closing = Closing::Done,

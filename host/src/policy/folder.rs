@@ -13,38 +13,38 @@ use super::chain::{Chain, Domains};
 use super::registry::{Policies, Work};
 use super::settings::{ChainSettings, ChainSource};
 use crate::semantics::authority::{HostPattern, Hostname};
+use crate::semantics::host_names::HostNames;
 
 impl Policies {
     /// Gives each domain that has a file of its own, and is served by a pattern that hosts.json gives no policy, a chain of its
     /// own; takes those away that are not wanted any more. Returns a line for each change or failure.
     pub(super) fn look_for_domains(&self, work: &mut Work) -> Vec<String> {
         let in_force: Vec<Arc<Chain>> = work.in_force.iter().filter_map(Weak::upgrade).collect();
-        let mut names: HashSet<&str> = HashSet::new();
-        let mut patterns: Vec<(HostPattern, &Arc<Chain>)> = Vec::new();
+        let mut chains = Vec::with_capacity(in_force.len());
+        let mut patterns = Vec::with_capacity(in_force.len());
         for chain in &in_force {
-            match HostPattern::parse(&chain.settings.host) {
-                Ok(HostPattern::Exact(_)) | Err(_) => drop(names.insert(&chain.settings.host)),
-                Ok(pattern) => patterns.push((pattern, chain)),
+            if let Ok(pattern) = HostPattern::parse(&chain.settings.host) {
+                chains.push(chain);
+                patterns.push(pattern);
             }
         }
-        if patterns.is_empty() {
+        if patterns.iter().all(|pattern| matches!(pattern, HostPattern::Exact(_))) {
             return Vec::new();
         }
+        let names = HostNames::new(patterns.iter());
         let mut wanted: HashMap<*const Chain, BTreeSet<Arc<str>>> = HashMap::new();
         let files = wasm_files(&self.settings.load().folder);
         let stems = files.iter().filter_map(|file| file.file_stem()?.to_str());
         for name in stems.chain(work.remembered.hosts()) {
             // A file with a lone `_` in front is a pattern's.
-            let Some(host) = Hostname::parse(name).ok().filter(|_| name != "_" && !name.starts_with("_.")) else {
-                continue;
-            };
-            if host.as_str() != name || names.contains(name) {
+            let lone = name == "_" || name.starts_with("_.");
+            if lone || !Hostname::parse(name).is_ok_and(|host| host.as_str() == name) {
                 continue;
             }
-            let mine = patterns.iter().filter(|(pattern, _)| pattern.matches(&host));
-            let best = mine.max_by_key(|(pattern, _)| pattern.precedence());
-            if let Some((_, chain)) = best.filter(|(_, chain)| chain.settings.source == ChainSource::Dropped) {
-                wanted.entry(Arc::as_ptr(chain)).or_default().insert(name.into());
+            let Some(index) = names.find(name) else { continue };
+            let own = matches!(patterns[index], HostPattern::Exact(_));
+            if !own && chains[index].settings.source == ChainSource::Dropped {
+                wanted.entry(Arc::as_ptr(chains[index])).or_default().insert(name.into());
             }
         }
         let mut lines = Vec::new();

@@ -203,16 +203,6 @@ impl HostPattern {
         Ok(Self::Wildcard(parent))
     }
 
-    /// Which of two patterns that mean a name it goes by: the greater one. The name itself before the longest wildcard before
-    /// `*`.
-    pub fn precedence(&self) -> usize {
-        match self {
-            Self::Any => 0,
-            Self::Wildcard(parent) => parent.as_str().len(),
-            Self::Exact(_) => usize::MAX,
-        }
-    }
-
     /// Whether a name is meant. A wildcard does not mean its own parent.
     pub fn matches(&self, host: &Hostname) -> bool {
         match self {

@@ -7,6 +7,7 @@ pub mod date;
 pub mod etag;
 pub mod forwarded;
 pub mod hop_by_hop;
+pub mod host_names;
 pub mod interest;
 pub mod precondition;
 pub mod target;

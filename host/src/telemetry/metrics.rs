@@ -32,7 +32,7 @@ pub struct PolicyLabels {
 pub struct OriginLabels {
     /// Name in hosts.json.
     pub origin: String,
-    /// `ok`, `connect`, `timeout`, `reset`, `refused`, `invalid`.
+    /// `ok`, `connect`, `timeout`, `reset`, `refused`, `status`, `invalid`, `client`.
     pub outcome: String,
 }
 
@@ -50,6 +50,20 @@ pub struct HostLabels {
 pub struct TimeoutLabels {
     /// `head`, `idle`, `write` (the socket took nothing), `window` (HTTP/2 streams got no window).
     pub limit: &'static str,
+}
+
+/// Label: how a TLS handshake ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HandshakeLabels {
+    /// `full`, `resumed`, `failed`, `unknown-name`, `challenge`.
+    pub outcome: &'static str,
+}
+
+/// Label: a name that a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct NameLabels {
+    /// The name.
+    pub name: String,
 }
 
 macro_rules! table {
@@ -90,6 +104,9 @@ table! {
     connections: Gauge, "listener_connections", "Connections open now";
     connections_accepted: Counter, "listener_connections_accepted", "Connections accepted";
     connection_timeouts: Family<TimeoutLabels, Counter>, "listener_connection_timeouts", "Connections closed because the peer took too long, by limit";
+    handshakes: Family<HandshakeLabels, Counter>, "tls_handshakes", "TLS handshakes, by outcome";
+    certificate_seconds: Family<NameLabels, Gauge>, "tls_certificate_expiry_timestamp_seconds", "When the certificate for a name ends, in seconds since 1970";
+    certificate_failures: Counter, "tls_certificate_failures", "Certificates that could not be read or issued";
     accept_errors: Counter, "listener_accept_errors", "Failed accepts, out of files for example";
     log_dropped: Counter, "telemetry_log_records_dropped", "Access-log records dropped because stdout did not keep up";
     stderr_dropped: Counter, "telemetry_stderr_lines_dropped", "Structured lines dropped because stderr did not keep up";

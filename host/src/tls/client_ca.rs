@@ -1,0 +1,55 @@
+//! A CA that clients have to be certified by.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::certificate;
+use super::error::CertificateError;
+
+/// The certificates of a CA for clients.
+#[derive(Debug)]
+pub struct ClientCa {
+    roots: Arc<RootCertStore>,
+    id: [u8; 32],
+}
+
+impl ClientCa {
+    /// Reads a PEM file with one or more certificates.
+    pub fn read(file: &Path) -> Result<Self, CertificateError> {
+        let text = certificate::read(file)?;
+        let wrong = |reason: String| CertificateError::ClientCa(format!("{}: {reason}", file.display()));
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&text) {
+            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong("no certificate in PEM form".to_owned()));
+        }
+        let mut id = [0; 32];
+        id.copy_from_slice(digest::digest(&digest::SHA256, &text).as_ref());
+        Ok(Self { roots: Arc::new(roots), id })
+    }
+
+    /// Tells it from any other: a connection that was accepted by one is good for no host that asks for another.
+    pub fn id(&self) -> [u8; 32] {
+        self.id
+    }
+
+    pub(super) fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(provider))
+            .build()
+            .map_err(|error| CertificateError::ClientCa(error.to_string()))
+    }
+}
