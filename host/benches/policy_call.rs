@@ -93,6 +93,7 @@ impl World {
         let settings = Settings {
             folder: folder.path().to_owned(),
             state: folder.path().join("state"),
+            read_only: false,
             memory_max_bytes: 256 << 20,
         };
         let policies = Policies::start(settings, Metrics::new().0).expect("the engine starts");

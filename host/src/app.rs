@@ -28,10 +28,11 @@ use crate::local::Local;
 use crate::policy::{Chain, Policies};
 use crate::proxy::explain::{self, Question};
 use crate::proxy::{self, Generation, Peer, Proxy};
+use crate::semantics::authority::HostPattern;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::vhost::{Table, VirtualHost};
-use crate::{origin, policy, telemetry, vhost};
+use crate::{origin, policy, telemetry};
 
 /// How long requests in flight may take once the program was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -93,7 +94,7 @@ pub async fn run(file: PathBuf) -> Result<(), StartError> {
 /// Looks at what hosts.json cannot say: whether its policies, and those that lie in their folder, load and take their
 /// configuration. Ok: lines for a person; Err: mistakes. Leaves nothing behind.
 pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
-    let settings = policy::Settings { state: PathBuf::new(), ..resolved.policies.clone() };
+    let settings = policy::Settings { read_only: true, ..resolved.policies.clone() };
     let policies = Policies::start(settings, Metrics::new().0).map_err(|error| vec![error.to_string()])?;
     let mut mistakes = Vec::new();
     let mut lines = resolved.summary();
@@ -101,11 +102,11 @@ pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
     for host in &resolved.hosts {
         chains.push(policies.chain(&host.chain, &resolved.capabilities).0);
     }
+    policies.domains(&chains);
     policies.put_in_force(&chains);
-    for chain in chains.iter().flat_map(|chain| [vec![Arc::clone(chain)], chain.domains()].concat()) {
+    for chain in chains.iter().flat_map(with_domains) {
         let host = &chain.settings().host;
-        let problems = chain.problems();
-        mistakes.extend(problems.into_iter().map(|problem| format!("hosts.{host:?}.policy: {problem}")));
+        mistakes.extend(problems(&chain));
         let serving = chain.in_service();
         lines.extend(serving.iter().map(|file| format!("policy {} of {host} loads", file.display())));
     }
@@ -265,14 +266,17 @@ async fn generation(
     let chains: Vec<_> = settings.iter().map(|host| host.chain.clone()).collect();
     // Compiling takes seconds for large policies.
     let (chains, lines) = tokio::task::spawn_blocking(move || {
-        chains.iter().map(|chain| policies.chain(chain, &capabilities)).collect::<(Vec<_>, Vec<_>)>()
+        let (chains, mut lines): (Vec<_>, Vec<_>) =
+            chains.iter().map(|chain| policies.chain(chain, &capabilities)).collect();
+        lines.push(policies.domains(&chains));
+        (chains, lines)
     })
     .await
     .map_err(|error| vec![format!("policies: {error}")])?;
     told.extend(lines.into_iter().flatten());
     if let Some(before) = before {
-        let mistakes: Vec<String> =
-            settings.iter().zip(&chains).flat_map(|(host, chain)| refusals(host, chain, before)).collect();
+        let all = chains.iter().flat_map(with_domains);
+        let mistakes: Vec<String> = all.flat_map(|chain| refusals(&chain, before)).collect();
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -289,18 +293,33 @@ async fn generation(
 }
 
 /// What of a host's policies speaks against a reload.
-fn refusals(host: &vhost::Settings, chain: &Chain, before: &Generation) -> Vec<String> {
-    let known = before.hosts().iter().find(|known| known.settings.chain.host == host.chain.host);
+fn refusals(chain: &Chain, before: &Generation) -> Vec<String> {
+    let settings = chain.settings();
+    let known = before.hosts().iter().flat_map(|host| with_domains(&host.chain));
+    let known = known.into_iter().find(|known| known.settings().host == settings.host);
     let goes_on = match known {
         // It is as bad as it was: no reason to keep others from being reloaded.
-        Some(known) => *known.chain.settings() == *chain.settings() && !known.chain.problems().is_empty(),
+        Some(known) => *known.settings() == *settings && !known.problems().is_empty(),
         // As at a start: the file may still come.
-        None => host.chain.source == policy::settings::ChainSource::Dropped,
+        None => settings.source == policy::settings::ChainSource::Dropped,
     };
     if goes_on {
         return Vec::new();
     }
-    chain.problems().into_iter().map(|problem| format!("hosts.{:?}.policy: {problem}", host.name)).collect()
+    problems(chain)
+}
+
+/// What is wrong with a host's policies, in the words of hosts.json.
+fn problems(chain: &Chain) -> Vec<String> {
+    let host = &chain.settings().host;
+    chain.problems().into_iter().map(|problem| format!("hosts.{host:?}.policy: {problem}")).collect()
+}
+
+/// A chain and those of the domains that it serves.
+fn with_domains(chain: &Arc<Chain>) -> Vec<Arc<Chain>> {
+    let mut all = chain.domains();
+    all.push(Arc::clone(chain));
+    all
 }
 
 impl Inner {
@@ -363,18 +382,18 @@ impl Inner {
                     return Err(mistakes);
                 }
             };
-        let policies = Arc::clone(&self.policies);
-        changes.extend(
-            tokio::task::spawn_blocking(move || policies.put_in_force(&chains))
-                .await
-                .map_err(|error| vec![error.to_string()])?,
-        );
         self.cache.configure(resolved.cache.disk_bytes, resolved.cache.memory_bytes);
         let names = |all: &[crate::vhost::Settings]| all.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
         let (before, after) = (names(&old.hosts), names(&resolved.hosts));
         changes.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("host {name} added")));
         changes.extend(before.iter().filter(|name| !after.contains(name)).map(|name| format!("host {name} removed")));
         self.proxy.replace(generation);
+        // Only now: what is not wanted any more was, for the requests before.
+        let policies = Arc::clone(&self.policies);
+        match tokio::task::spawn_blocking(move || policies.put_in_force(&chains)).await {
+            Ok(lines) => changes.extend(lines),
+            Err(error) => tracing::error!(%error, "the folder of the policies was not looked at"),
+        }
         if let Some(change) = listen {
             self.http.apply(change);
             changes.push(format!("listening at {:?}", self.http.addresses()));
@@ -403,6 +422,7 @@ impl Control for Inner {
         let policies = Arc::clone(&self.policies);
         Box::pin(async move {
             // It writes to the disk what is remembered.
+            let host = HostPattern::parse(&host).map_or(host, |pattern| pattern.to_string());
             tokio::task::spawn_blocking(move || policies.forget(&host)).await.unwrap_or(false)
         })
     }

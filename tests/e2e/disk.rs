@@ -40,6 +40,10 @@ async fn flipped_bits_are_a_miss_and_never_wrong_bytes() {
     let mut host = Host::with(vhost("a.test").origin(&origin)).await;
     host.get("/a").await.expect(200, pattern(1, 0..3_000_000));
     host.get("/no-etag").await.expect(200, pattern(3, 0..300_000));
+    origin.set("/gone", reply(404, generated(4, 300_000)).cache_control("max-age=600"));
+    host.get("/gone").await.expect(404, pattern(4, 0..300_000));
+    origin.set("/stale", ok(generated(5, 300_000)).cache_control("max-age=0").etag("W/\"1\"").conditional());
+    host.get("/stale").await.expect(200, pattern(5, 0..300_000));
     tokio::time::sleep(secs(1)).await;
     host.signal(libc::SIGTERM);
     host.ended().await;
@@ -59,11 +63,16 @@ async fn flipped_bits_are_a_miss_and_never_wrong_bytes() {
     assert!(flipped > 0, "no bodies found among {:?}", files(&host.path("cache")));
     host.start_again().await;
     // What is broken is found before the head goes out: to the client it is a miss.
-    for (path, length, seed) in [("/a", 3_000_000, 1), ("/no-etag", 300_000, 3)] {
-        host.get(path).await.expect(200, pattern(seed, 0..length)).cache("miss");
-        host.get(path).await.expect(200, pattern(seed, 0..length)).cache("hit");
+    for (path, status, length, seed) in
+        [("/a", 200, 3_000_000, 1), ("/no-etag", 200, 300_000, 3), ("/gone", 404, 300_000, 4)]
+    {
+        host.get(path).await.expect(status, pattern(seed, 0..length)).cache("miss");
+        host.get(path).await.expect(status, pattern(seed, 0..length)).cache("hit");
     }
-    assert!(origin.requests() >= 4);
+    // It is not asked for with conditions that only a good body is worth.
+    host.get("/stale").await.expect(200, pattern(5, 0..300_000));
+    assert_eq!(origin.last().header("if-none-match"), "");
+    host.get("/stale").await.expect(200, pattern(5, 0..300_000)).cache("revalidated");
     assert!(host.metric("proxyhost_cache_corrupt_pieces_total").await >= 1.0);
 }
 

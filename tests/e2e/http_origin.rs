@@ -94,6 +94,15 @@ async fn refused_hanging_and_nonsense_are_told_apart() {
 }
 
 #[tokio::test]
+async fn what_nobody_asked_for_is_passed_on_to_nobody() {
+    let origin = Origin::serving("/304", reply(304, "").etag("\"1\"")).await.and("/206", reply(206, "part"));
+    let host = host(&origin).await;
+    host.get("/304").await.status(502);
+    host.get("/206").await.status(502);
+    host.call("GET", "/304").header("if-none-match", "\"1\"").header("cache-control", "no-store").send().await;
+}
+
+#[tokio::test]
 async fn a_missing_part_that_cannot_be_had_is_an_error_and_no_body_that_breaks_off() {
     let big = ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"");
     let mut origin = Origin::serving("/a", big.ranged()).await;

@@ -85,9 +85,23 @@ async fn a_domain_of_a_star_has_the_policy_of_its_file() {
     host.get_from("b.test", "/x").await.expect(200, "/x");
     let checked = host.cli(&["check", "--config", "hosts.json"]).await;
     assert!(checked.code(0).stdout.contains("a.test.wasm of a.test loads"), "{}", checked.stdout);
+    // A reload that would take it out of force is refused, like that of any host.
+    std::fs::create_dir_all(host.path("elsewhere")).unwrap();
+    let mut other = host.config().clone();
+    other["policies"] = json!("elsewhere");
+    let before = host.config().clone();
+    host.write_config(&other);
+    host.reload().await.status(422);
+    host.write_config(&before);
+    host.get_from("a.test", "/x").await.status(403);
+    // While the file is there, nothing is forgotten.
+    let forget = json!({ "host": "a.test" }).to_string();
+    let forgotten = host.admin("POST", "/policies/forget").body(forget).send().await;
+    assert!(forgotten.status(200).text().contains("false"), "{}", forgotten.text());
     // As for any host: a file that is missing at start is a lost one.
     std::fs::remove_file(host.path("policies/a.test.wasm")).unwrap();
     host.restart().await;
+    host.cli(&["check", "--config", "hosts.json"]).await.code(2).says(&["a.test.wasm"]);
     host.get_from("a.test", "/x").await.status(503);
     host.get_from("b.test", "/x").await.expect(200, "/x");
     host.rewrite(json!({ "hosts": { "a.test": { "origin": "origin1", "policy": null } } }));

@@ -164,3 +164,53 @@ async fn a_part_asked_for_beside_one_that_is_still_coming_is_of_the_same_object(
     host.call("GET", "/a").range("0-9").send().await.expect(206, pattern(2, 0..10));
     host.get("/a").await.expect(200, pattern(2, 0..LENGTH));
 }
+
+/// A big object whose slice in the middle is kept, and nothing else of it.
+async fn partly_kept() -> (Origin, Host) {
+    let big = ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"").ranged();
+    let origin = Origin::serving("/a", big).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("miss");
+    host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("hit");
+    (origin, host)
+}
+
+#[tokio::test]
+async fn of_a_partly_kept_object_nothing_is_fetched_that_the_client_does_not_get() {
+    let (mut origin, host) = partly_kept().await;
+    let before = origin.requests();
+    let absent = host.call("GET", "/a").header("range", "bytes=0-9").header("cache-control", "only-if-cached");
+    absent.send().await.status(504);
+    origin.stop();
+    host.call("GET", "/a").header("if-none-match", "\"1\"").send().await.status(304).cache("hit");
+    host.call("GET", "/a").header("if-match", "\"2\"").send().await.status(412);
+    assert_eq!(origin.requests(), before);
+    // What can't be had is an error, and says nothing of being kept.
+    let failed = host.get("/a").await;
+    failed.status(502);
+    assert!(!failed.cache_status().iter().any(|word| word == "stored"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_completed_in_parts_is_fetched_whole() {
+    let (origin, host) = partly_kept().await;
+    origin.set_handler("/a", |request| {
+        let whole = ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"");
+        if request.header("range").is_empty() { whole } else { reply(403, "no parts").etag("\"1\"") }
+    });
+    host.get("/a").await.expect(200, pattern(1, 0..5_000_000)).cache("miss");
+    host.get("/a").await.expect(200, pattern(1, 0..5_000_000)).cache("hit");
+}
+
+#[tokio::test]
+async fn a_range_of_what_is_not_kept_is_asked_for_as_it_is() {
+    let big = ok(generated(1, 5_000_000)).cache_control("no-store").etag("\"1\"").ranged();
+    let origin = Origin::serving("/a", big).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.call("GET", "/a").range("5-9").send().await.expect(206, pattern(1, 5..10));
+    let before = origin.requests();
+    host.call("GET", "/a").range("5-9").send().await.expect(206, pattern(1, 5..10));
+    host.call("GET", "/a").range("-5").send().await.expect(206, pattern(1, 4_999_995..5_000_000));
+    assert_eq!(origin.requests(), before + 2);
+    assert_eq!(origin.last().header("range"), "bytes=-5");
+}

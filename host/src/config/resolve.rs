@@ -62,6 +62,7 @@ pub fn resolve(
         policies: crate::policy::Settings {
             folder: policies,
             state: policy_state,
+            read_only: false,
             memory_max_bytes: u64::from(POLICY_MEMORY_MOST_MIB) << 20,
         },
         cache,

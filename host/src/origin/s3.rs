@@ -14,7 +14,7 @@
 //! | 404, 403 | the same, with a line of text |
 //! | 404 NoSuchBucket; 301, 307, 400: wrong region and the like | error of the configuration, in words |
 //! | 403 that is about our keys or our clock | unavailable |
-//! | 429, 503 (SlowDown) | unavailable |
+//! | 408, 429, 503 (SlowDown) | unavailable |
 //! | other 5xx | error that names it |
 //!
 //! A HEAD of S3 that finds nothing does not say whether the object or the bucket is missing; so unless the bucket was seen
@@ -273,7 +273,10 @@ impl S3Origin {
             StatusCode::FORBIDDEN if is_about_us(code) => Err(self.unavailable(said())),
             StatusCode::FORBIDDEN => Ok(with_date(short_answer(method, status, "forbidden\n"), &headers)),
             StatusCode::BAD_REQUEST if is_about_us(code) => Err(self.unavailable(said())),
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(self.unavailable(said())),
+            StatusCode::BAD_REQUEST if code == "RequestTimeout" => Err(self.unavailable(said())),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Err(self.unavailable(said()))
+            }
             _ if status.is_server_error() => {
                 Err(OriginError::Status { origin: self.name.to_string(), status, reason: said() })
             }

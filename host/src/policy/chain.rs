@@ -104,7 +104,11 @@ impl Chain {
         if !links.domains.is_empty()
             && let Some(own) = links.domains.get(host)
         {
-            return ChainLease { links: Local::of(&own.current.load()) };
+            let own = Local::of(&own.current.load());
+            // One whose file went before it could be read leaves the host to the pattern's.
+            if !own.links.is_empty() {
+                return ChainLease { links: own };
+            }
         }
         ChainLease { links }
     }
@@ -211,6 +215,15 @@ pub struct ChainLease {
 }
 
 impl ChainLease {
+    /// File names of its policies, in order.
+    pub fn names(&self) -> Vec<String> {
+        let name = |link: &Link| match link {
+            Link::Ready(generation) => name_of(&generation.settings.file),
+            Link::Broken { name, .. } => name.clone(),
+        };
+        self.links.links.iter().map(name).collect()
+    }
+
     /// Whether any policy of the chain exports the phase; if not, `run` need not be called.
     pub fn exports(&self, phase: Phase) -> bool {
         self.links.exports[phase.index()]

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::chain::{Chain, Domains};
 use super::registry::{Policies, Work};
@@ -16,13 +16,13 @@ use crate::semantics::authority::{HostPattern, Hostname};
 use crate::semantics::host_names::HostNames;
 
 impl Policies {
-    /// Gives each domain that has a file of its own, and is served by a pattern that hosts.json gives no policy, a chain of its
-    /// own; takes those away that are not wanted any more. Returns a line for each change or failure.
-    pub(super) fn look_for_domains(&self, work: &mut Work) -> Vec<String> {
-        let in_force: Vec<Arc<Chain>> = work.in_force.iter().filter_map(Weak::upgrade).collect();
-        let mut chains = Vec::with_capacity(in_force.len());
-        let mut patterns = Vec::with_capacity(in_force.len());
-        for chain in &in_force {
+    /// Gives each domain that has a file of its own, and is served by a pattern of `all` that hosts.json gives no policy, a chain
+    /// of its own. With `last`, `all` is what requests go by and nothing else: chains that are not wanted any more go. Returns a
+    /// line for each change or failure.
+    pub(super) fn look_for_domains(&self, work: &mut Work, all: &[Arc<Chain>], last: bool) -> Vec<String> {
+        let mut chains = Vec::with_capacity(all.len());
+        let mut patterns = Vec::with_capacity(all.len());
+        for chain in all {
             if let Ok(pattern) = HostPattern::parse(&chain.settings.host) {
                 chains.push(chain);
                 patterns.push(pattern);
@@ -33,12 +33,27 @@ impl Policies {
         }
         let names = HostNames::new(patterns.iter());
         let mut wanted: HashMap<*const Chain, BTreeSet<Arc<str>>> = HashMap::new();
-        let files = wasm_files(&self.settings.load().folder);
-        let stems = files.iter().filter_map(|file| file.file_stem()?.to_str());
+        let open = chains.iter().zip(&patterns).filter(|(chain, pattern)| {
+            !matches!(pattern, HostPattern::Exact(_)) && chain.settings.source == ChainSource::Dropped
+        });
+        // That of the chains, which is not that of a reload that is not decided yet.
+        let Some(folder) = open.into_iter().find_map(|(chain, _)| Some(chain.files().next()?.parent()?.to_owned()))
+        else {
+            return Vec::new();
+        };
+        let named: HashSet<&PathBuf> = all
+            .iter()
+            .filter(|chain| matches!(chain.settings.source, ChainSource::Named(_)))
+            .flat_map(|chain| chain.files())
+            .collect();
+        let files = wasm_files(&folder);
+        let stems = files.iter().filter(|file| !named.contains(file)).filter_map(|file| file.file_stem()?.to_str());
         for name in stems.chain(work.remembered.hosts()) {
-            // A file with a lone `_` in front is a pattern's.
-            let lone = name == "_" || name.starts_with("_.");
-            if lone || !Hostname::parse(name).is_ok_and(|host| host.as_str() == name) {
+            // A file with a lone `_` in front is a pattern's, and `signed-url.wasm` no domain's: those have a dot.
+            if !name.contains('.')
+                || name.starts_with("_.")
+                || !Hostname::parse(name).is_ok_and(|host| host.as_str() == name)
+            {
                 continue;
             }
             let Some(index) = names.find(name) else { continue };
@@ -48,9 +63,13 @@ impl Policies {
             }
         }
         let mut lines = Vec::new();
-        for chain in &in_force {
-            let wanted = wanted.remove(&Arc::as_ptr(chain)).unwrap_or_default();
+        for chain in all {
+            let mut wanted = wanted.remove(&Arc::as_ptr(chain)).unwrap_or_default();
             let known = chain.domains.lock().clone();
+            if !last {
+                // What requests go by until the change is made still needs them.
+                wanted.extend(known.keys().cloned());
+            }
             if wanted.iter().eq(known.keys()) {
                 continue;
             }

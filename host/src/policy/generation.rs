@@ -156,7 +156,8 @@ impl Generation {
         match outcome {
             Ok(decision) => (exchange, Ok(decision)),
             Err(fault) => {
-                if fault.kind == FailureKind::Time {
+                // One that cost nothing did not run: it waited for others.
+                if fault.kind == FailureKind::Time && !fault.cost.is_zero() {
                     self.slow_until.store(self.runtime.elapsed_ms(began) + SLOW_MS, Ordering::Relaxed);
                 }
                 if fault.kind.is_costly() {

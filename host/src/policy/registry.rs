@@ -51,7 +51,7 @@ impl Policies {
             unused: Vec::new(),
             compiled: HashMap::new(),
             prepared: None,
-            remembered: Remembered::open(&settings.state),
+            remembered: remembered(&settings),
         };
         Ok(Arc::new(Self { runtime, settings: ArcSwap::from_pointee(settings), work: Mutex::new(work) }))
     }
@@ -60,7 +60,7 @@ impl Policies {
     pub fn configure(&self, settings: Settings) {
         let mut work = self.work.lock();
         if settings.state != self.settings.load().state {
-            work.remembered = Remembered::open(&settings.state);
+            work.remembered = remembered(&settings);
             *self.runtime.code.lock() = code_folder(&settings);
         }
         self.settings.store(Arc::new(settings));
@@ -99,19 +99,26 @@ impl Policies {
     }
 
     /// Says which chains requests go by from now on: only of these is told what became of them, and a host that is to have no
-    /// policy is remembered no longer. Looks for what else lies in the folder, and returns a line for each change or failure.
+    /// policy is remembered no longer. Returns a line for each file in the folder that is nobody's.
     pub fn put_in_force(&self, chains: &[Arc<Chain>]) -> Vec<String> {
         let mut work = self.work.lock();
         for chain in chains.iter().filter(|chain| chain.settings.source == ChainSource::None) {
             work.remembered.forget(&chain.settings.host);
         }
         work.in_force = chains.iter().map(Arc::downgrade).collect();
+        self.look_for_domains(&mut work, chains, true);
+        self.look_for_unused(&mut work)
+    }
+
+    /// Reads and loads the policies of the domains that patterns of `chains` serve. To be called with all chains of a hosts.json
+    /// before requests go by them: nothing is taken from those that do now. Returns a line for each change or failure.
+    pub fn domains(&self, chains: &[Arc<Chain>]) -> Vec<String> {
+        let mut work = self.work.lock();
         let mut lines = Vec::new();
         for chain in chains.iter().flat_map(|chain| chain.domains()) {
             lines.extend(self.look(&mut work, &chain, true));
         }
-        lines.extend(self.look_for_domains(&mut work));
-        lines.extend(self.look_for_unused(&mut work));
+        lines.extend(self.look_for_domains(&mut work, chains, false));
         lines
     }
 
@@ -159,7 +166,8 @@ impl Policies {
         for chain in work.current() {
             lines.extend(self.look(work, &chain, force));
         }
-        lines.extend(self.look_for_domains(work));
+        let in_force = work.in_force();
+        lines.extend(self.look_for_domains(work, &in_force, true));
         lines.extend(self.look_for_unused(work));
         // Two hosts may share a file.
         let mut told = HashSet::new();
@@ -168,15 +176,20 @@ impl Policies {
     }
 
     /// Takes a policy whose file has vanished out of force, and forgets that its host had one. Tells whether there was
-    /// anything to forget.
+    /// anything to forget; while the file is there, there is not.
     pub fn forget(&self, host: &str) -> bool {
         let mut work = self.work.lock();
+        let is_its = |chain: &Arc<Chain>| chain.settings.host == host && chain.settings.source == ChainSource::Dropped;
+        let chains: Vec<Arc<Chain>> = work.chains.iter().filter_map(Weak::upgrade).filter(is_its).collect();
+        if chains.iter().flat_map(|chain| chain.files()).any(|file| file.symlink_metadata().is_ok()) {
+            return false;
+        }
         let mut forgotten = work.remembered.forget(host);
-        for chain in work.chains.iter().filter_map(Weak::upgrade) {
-            if chain.settings.host != host || chain.settings.source != ChainSource::Dropped {
-                continue;
-            }
-            for entry in chain.entries.iter().filter(|entry| !entry.settings.file.exists()) {
+        // A domain without a policy of its own goes by that of its pattern, from before its own is taken away.
+        let in_force = work.in_force();
+        self.look_for_domains(&mut work, &in_force, true);
+        for chain in chains {
+            for entry in &chain.entries {
                 let mut known = entry.known.lock();
                 forgotten |= known.expected;
                 if let Some(old) = known.generation.take() {
@@ -186,8 +199,6 @@ impl Policies {
             }
             chain.publish();
         }
-        // A domain without a policy of its own has that of its pattern.
-        self.look_for_domains(&mut work);
         forgotten
     }
 
@@ -198,9 +209,19 @@ impl Policies {
     }
 }
 
+/// Which hosts had policies.
+fn remembered(settings: &Settings) -> Remembered {
+    let remembered = Remembered::open(&settings.state);
+    if settings.read_only { remembered.unsaved() } else { remembered }
+}
+
 /// Where compiled code is kept; an empty path when nothing is kept at all.
 fn code_folder(settings: &Settings) -> PathBuf {
-    if settings.state.as_os_str().is_empty() { PathBuf::new() } else { settings.state.join("code") }
+    if settings.read_only || settings.state.as_os_str().is_empty() {
+        PathBuf::new()
+    } else {
+        settings.state.join("code")
+    }
 }
 
 /// The hosts whose policy hosts.json named when it was last in service. `state`: as in `Settings`.
@@ -209,12 +230,17 @@ pub fn had_named_policy(state: &Path, host: &str) -> bool {
 }
 
 impl Work {
+    /// The chains in force.
+    fn in_force(&self) -> Vec<Arc<Chain>> {
+        self.in_force.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// The chains in force and those of their domains, or all while nobody has said which those are.
     pub(super) fn current(&self) -> Vec<Arc<Chain>> {
         if self.in_force.is_empty() {
             return self.chains.iter().filter_map(Weak::upgrade).collect();
         }
-        let mut all: Vec<Arc<Chain>> = self.in_force.iter().filter_map(Weak::upgrade).collect();
+        let mut all = self.in_force();
         let domains: Vec<Arc<Chain>> = all.iter().flat_map(|chain| chain.domains()).collect();
         all.extend(domains);
         all

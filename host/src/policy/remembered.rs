@@ -58,6 +58,11 @@ impl Remembered {
         Self { file: Some(path), hosts: file.hosts, named: file.named, damaged }
     }
 
+    /// The same, with what comes from now on kept in memory only.
+    pub(crate) fn unsaved(self) -> Self {
+        Self { file: None, ..self }
+    }
+
     /// Whether the host had a policy by the name of a file, or may have had one.
     pub(crate) fn has(&self, host: &str) -> bool {
         self.hosts.contains(host) || self.damaged.as_ref().is_some_and(|forgotten| !forgotten.contains(host))

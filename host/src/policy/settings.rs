@@ -14,6 +14,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Folder for compiled code (0700) and for the memory of which hosts had a policy; ours alone.
     pub state: PathBuf,
+    /// What is in `state` is read, and nothing written there: for a look at a configuration that is not put in force.
+    pub read_only: bool,
     /// The most memory one policy may be given, in bytes: fixed when the engine is made.
     pub memory_max_bytes: u64,
 }

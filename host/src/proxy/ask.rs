@@ -6,7 +6,7 @@ use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, PRAGMA, RANGE,
 };
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::steps::Carried;
 use crate::origin::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse, RequestBody};
@@ -120,6 +120,7 @@ impl Ask {
             if let Some(fields) = extra(path) {
                 headers.extend(fields);
             }
+            let (conditional, ranged) = (is_conditional(&headers), headers.contains_key(RANGE));
             let request = OriginRequest {
                 method: method.clone(),
                 path: target::join_prefix(&self.prefix, path),
@@ -130,7 +131,18 @@ impl Ask {
                 retry: false,
             };
             let response = self.origin.fetch(request).await?;
-            if response.status != http::StatusCode::NOT_FOUND || number == last {
+            let unasked = match response.status {
+                StatusCode::NOT_MODIFIED => !conditional,
+                StatusCode::PARTIAL_CONTENT => !ranged,
+                _ => false,
+            };
+            if unasked {
+                return Err(OriginError::Broken {
+                    origin: self.origin.name().to_owned(),
+                    reason: format!("{} to a request that did not ask for it", response.status.as_u16()),
+                });
+            }
+            if response.status != StatusCode::NOT_FOUND || number == last {
                 return Ok(Answer { response, path: path.clone() });
             }
         }
@@ -139,4 +151,9 @@ impl Ask {
             reason: "the policy gave no path to try".to_owned(),
         })
     }
+}
+
+/// Whether a request may be answered with 304 (RFC 9110 section 13).
+fn is_conditional(headers: &HeaderMap) -> bool {
+    [IF_NONE_MATCH, IF_MODIFIED_SINCE].iter().any(|name| headers.contains_key(name))
 }

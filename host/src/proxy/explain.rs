@@ -84,6 +84,7 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
         let (exchange, decision) = carried.policies.run(Phase::OnRequest, carried.exchange).await;
         carried.exchange = exchange;
         told["policy"] = json!({
+            "files": carried.policies.names(),
             "decision": format!("{decision:?}"),
             "vars": carried.exchange.vars,
             "failed_open": carried.exchange.failed_open,

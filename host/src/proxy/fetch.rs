@@ -33,7 +33,10 @@ pub async fn fetch(wanting: Wanting) -> Early {
         match joined {
             // On a task of its own, so that the fetch goes on when its client leaves.
             Join::Lead(lead) => return detached(Fill { carried, key, lead: Some(lead), stale }).await,
-            Join::Uncoalesced => break,
+            Join::Uncoalesced => {
+                // A part of what is not kept anyway is asked for as it is.
+                return Fill { carried, key, lead: None, stale }.ask_for_this().await;
+            }
             Join::Follow(follow) => match follow.wait().await {
                 Followed::Entry(entry) => match followed(carried, key, entry).await {
                     Ok(hit) => return Deliverable::entry(hit),

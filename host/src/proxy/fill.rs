@@ -11,6 +11,7 @@ use super::ask::{Answer, Ask};
 use super::decide;
 use super::deliver::Deliverable;
 use super::failure;
+use super::gap::{self, Usable};
 use super::keeping::{keep, remember, storable_by, tags, tags_after, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
 use super::pass::{Judged, failed, judge, passed_on};
@@ -49,8 +50,21 @@ struct Come {
 }
 
 impl Fill {
+    /// Asks for what is known not to be kept: a range is the client's own.
+    pub async fn ask_for_this(self) -> Early {
+        if self.stale.is_some() || Plan::of(&self.carried).is_whole() {
+            return self.ask().await;
+        }
+        self.ask_by(Plan::Asked).await
+    }
+
     /// Asks, and gives the answer for the client on whose behalf it asked.
-    pub async fn ask(mut self) -> Early {
+    pub async fn ask(self) -> Early {
+        let plan = if self.stale.is_none() { Plan::of(&self.carried) } else { Plan::Whole };
+        self.ask_by(plan).await
+    }
+
+    async fn ask_by(mut self, mut plan: Plan) -> Early {
         let sequence = self.carried.proxy.cache.sequence();
         self.carried.exchange.response = None;
         if self.carried.policies.exports(Phase::OnOriginRequest) {
@@ -63,12 +77,22 @@ impl Fill {
             };
         }
         let ask = Ask::of(&self.carried, true);
-        let mut plan = if self.stale.is_none() { Plan::of(&self.carried) } else { Plan::Whole };
+        if let Some(stale) = &mut self.stale {
+            match gap::is_usable(&self.carried, &stale.entry).await {
+                Usable::Whole => {}
+                // Asked about all the same, but useless if the origin fails.
+                Usable::WithOrigin => stale.if_error = false,
+                Usable::Broken => self.stale = None,
+            }
+        }
         if let Plan::Probe(specs) = &plan {
             plan = match probe(&ask, specs).await {
                 Ok(plan) => plan,
                 Err(error) => return self.origin_failed(&error),
             };
+        }
+        if matches!(plan, Plan::Asked) {
+            return self.by_itself(&ask, None).await;
         }
         let mut conditions = self.stale.as_ref().and_then(|stale| {
             let fields = validation::conditions(stale.entry.head.as_sent().1)?;
@@ -110,10 +134,10 @@ impl Fill {
                 }
                 StatusCode::PARTIAL_CONTENT if range.is_some() => match part_of(&come.response, &plan) {
                     Some(part) => return self.part(come, part).await,
-                    None => return self.by_itself(&ask).await,
+                    None => return self.by_itself(&ask, None).await,
                 },
                 // A range beyond the end says nothing of the key: it would let anyone undo coalescing.
-                StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask).await,
+                StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask, None).await,
                 status if status.is_server_error() && self.stale_for(status) => {
                     return self.serve_stale("origin-error");
                 }
@@ -156,11 +180,11 @@ impl Fill {
         Deliverable::entry(Hit { carried, key, entry, outcome })
     }
 
-    /// A range that cannot be kept: the client's own Range goes to the origin, and the answer to the client.
-    async fn by_itself(self, ask: &Ask) -> Early {
+    /// A range that cannot be kept: the client's own Range goes to the origin, and the answer to the client. With `remembered`
+    /// it is the key that cannot be kept, and not only this range.
+    async fn by_itself(self, ask: &Ask, remembered: Option<Duration>) -> Early {
         let why = if self.stale.is_some() { Forward::Stale } else { Forward::UriMiss };
-        // Not remembered: it is this range that cannot be kept, not the key.
-        release(self.lead, None);
+        release(self.lead, remembered);
         let carried = self.carried;
         let request = &carried.exchange.request.headers;
         let mut fields = HeaderMap::new();
@@ -322,7 +346,9 @@ impl Fill {
         headers.remove(CONTENT_RANGE);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(part.size));
         let whole = OriginResponse { status: StatusCode::OK, headers, length: response.length, body: response.body };
-        let Judged { carried, response: whole, as_sent } = match judge(carried, whole, &path, Word::Miss).await {
+        // Judged anew if it turns out that the client's own range has to be asked for.
+        let before = carried.policies.exports(Phase::OnOriginResponse).then(|| carried.exchange.clone());
+        let Judged { mut carried, response: whole, as_sent } = match judge(carried, whole, &path, Word::Miss).await {
             Ok(judged) => judged,
             Err(early) => {
                 release(lead, None);
@@ -338,10 +364,14 @@ impl Fill {
                     Storable::No(reason) => reason,
                     Storable::Yes(_) => NotStorable::Status,
                 };
+                let remembered = remember(&carried, reason);
+                if let Some(before) = before {
+                    carried.exchange = before;
+                }
                 let ask = Ask::of(&carried, true).only(&path);
-                let fill = Fill { carried, key, lead, stale: None };
+                let fill = Self { carried, key, lead, stale: None };
                 tracing::debug!(reason = reason.as_str(), "a range is passed on and not kept");
-                return Box::pin(fill.by_itself(&ask)).await;
+                return Box::pin(fill.by_itself(&ask, remembered)).await;
             }
         };
         let timing = Timing::of(&whole.headers, request_at, response_at);
@@ -363,7 +393,7 @@ impl Fill {
         let ask = Ask::of(&carried, true);
         let Some((entry, writer)) = keep(&carried, &key, lead, head, Some(part.slices.clone())) else {
             let fill = Self { carried, key, lead: None, stale: None };
-            return Box::pin(fill.by_itself(&ask)).await;
+            return Box::pin(fill.by_itself(&ask, None)).await;
         };
         outcome.stored = true;
         if let Some(writer) = writer {

@@ -13,10 +13,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::ask::Ask;
 use super::body::Pieces;
 use super::decide;
-use super::outcome::{Forward, Word};
+use super::outcome::{Forward, Outcome, Word};
 use super::pass::failed;
 use super::pump::{self, Orphans};
-use super::steps::{Carried, Early, Hit, Wanting};
+use super::steps::{Carried, Early, Hit, Wanting, directives, only_if_cached};
 use crate::cache::Cache;
 use crate::cache::entry::{Entry, EntryBody, SLICE_BYTES};
 use crate::cache::fill::{Piece, Reader, SlicedBody, Writer};
@@ -24,7 +24,8 @@ use crate::origin::OriginError;
 use crate::policy::Phase;
 use crate::semantics::byte_range::{self, ContentRange, Resolved};
 use crate::semantics::etag::EntityTag;
-use crate::semantics::precondition;
+use crate::semantics::interest::Interest;
+use crate::semantics::precondition::{self, Precondition};
 
 /// How often one reader asks the origin for the same position before it gives up: a body that broke off on its way is asked
 /// for once more. What failed before that has had its retry.
@@ -45,7 +46,7 @@ pub struct Refetch {
 pub enum Gap {
     /// It is coming; read again.
     Coming,
-    /// The object at the origin is another one now: what is kept of the old one is gone.
+    /// The object at the origin is another one now, or cannot be had in parts: what was kept of it is gone.
     Changed,
     /// The origin failed.
     Failed(OriginError),
@@ -102,17 +103,13 @@ impl Refetch {
                     // The length that was kept is not the object's: no answer that promises it can be whole.
                     Some((_, Some(all))) if all != size => return self.forget(entry, writer),
                     Some((range, _)) if range.start == start && range.end >= end => 0,
-                    _ => return closed(writer, "the origin sent another range"),
+                    // It can't be completed like this: it is had whole or not at all.
+                    _ => return self.forget(entry, writer),
                 }
             }
             // An origin without ranges: the same object from its beginning.
             StatusCode::OK if same() && length_of(&answer.headers).is_none_or(|all| all == size) => start,
-            StatusCode::OK
-            | StatusCode::PARTIAL_CONTENT
-            | StatusCode::PRECONDITION_FAILED
-            | StatusCode::NOT_FOUND
-            | StatusCode::GONE
-            | StatusCode::RANGE_NOT_SATISFIABLE => return self.forget(entry, writer),
+            status if !status.is_server_error() => return self.forget(entry, writer),
             status => {
                 let reason = format!("it answered {} to a request for a part", status.as_u16());
                 writer.fail(reason.clone());
@@ -126,7 +123,7 @@ impl Refetch {
     /// What is kept is of an object that is no more, or never was as the origin first described it.
     fn forget(&self, entry: &Arc<Entry>, writer: Writer) -> Gap {
         self.cache.remove(entry);
-        writer.fail("the object changed at the origin".to_owned());
+        writer.fail("the object changed at the origin, or cannot be had in parts".to_owned());
         Gap::Changed
     }
 }
@@ -185,7 +182,13 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
                 return Ok(Some((bytes, reading)));
             }
             Piece::End => return Ok(None),
-            Piece::Failed(why) => return Err(io::Error::other(why)),
+            // Whoever fetched it failed; what can be fetched in parts is asked for again from here.
+            Piece::Failed(why) => {
+                reading.tries += 1;
+                if reading.tries >= MAX_TRIES || !reading.reader.body().is_sliceable() {
+                    return Err(io::Error::other(why));
+                }
+            }
             Piece::Missing(slices) => {
                 if reading.tries >= MAX_TRIES {
                     return Err(io::Error::other("a part of the body cannot be had"));
@@ -209,19 +212,17 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
 /// new answer to give.
 pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
     let EntryBody::Sliced(body) = &hit.entry.body else { return Ok(hit) };
-    let Some(size) = body.size() else { return Ok(hit) };
     let body = Arc::clone(body);
-    let request = &hit.carried.exchange.request;
-    if request.method != Method::GET || hit.entry.head.status != StatusCode::OK {
-        return Ok(hit);
-    }
-    let wanted = wanted(&request.headers, &hit.entry.head.headers, size);
-    if !wanted.is_empty() && !body.check(wanted.start).await {
+    let Some(wanted) = wanted(&hit.carried, &hit.entry, &body) else { return Ok(hit) };
+    if !body.check(wanted.start).await {
         // A body that cannot be mended; what was kept of it is gone by now.
         let Hit { carried, key, .. } = hit;
         return Err(Begun::Changed(Box::new(Wanting { carried, key, stale: None })));
     }
-    let Some(slices) = body.first_gap(wanted.clone()) else { return Ok(hit) };
+    let Some(slices) = body.first_gap(wanted.clone()).filter(|_| body.is_sliceable()) else { return Ok(hit) };
+    if directives(&hit.carried.exchange.request).only_if_cached {
+        return Err(Begun::Answered(only_if_cached(hit.carried)));
+    }
     hit.outcome.forward = Some(Forward::Partial);
     hit.outcome.word = Some(Word::Miss);
     hit.outcome.stored = true;
@@ -237,10 +238,10 @@ pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
     let refetch = Refetch::of(&hit.carried);
     match refetch.fill(&hit.entry, &body, writer, slices).await {
         Gap::Coming => Ok(hit),
-        Gap::Failed(error) => Err(Begun::Answered(failed(hit.carried, hit.outcome, &error))),
+        Gap::Failed(error) => Err(Begun::Answered(failed(hit.carried, Outcome::forwarded(Forward::Partial), &error))),
         Gap::Closed(reason) => {
             let error = OriginError::Broken { origin: refetch.ask.origin_name().to_owned(), reason: reason.to_owned() };
-            Err(Begun::Answered(failed(hit.carried, hit.outcome, &error)))
+            Err(Begun::Answered(failed(hit.carried, Outcome::forwarded(Forward::Partial), &error)))
         }
         Gap::Changed => {
             let Hit { carried, key, .. } = hit;
@@ -257,23 +258,58 @@ pub enum Begun {
     Answered(Early),
 }
 
-/// The bytes that a client wants first.
-fn wanted(request: &HeaderMap, stored: &HeaderMap, size: u64) -> Range<u64> {
-    if request.contains_key(RANGE)
-        && let Some(specs) = byte_range::parse_range(request)
-        && precondition::if_range_holds(request, stored)
-    {
-        match byte_range::resolve(&specs, size) {
-            Resolved::Single(range) => return range.start..range.end,
-            Resolved::Multiple(ranges) => {
-                if let Some(first) = ranges.first() {
-                    return first.start..first.end;
-                }
-            }
-            // Answered with 416, of which no byte is fetched.
-            Resolved::Unsatisfiable => return 0..0,
-            Resolved::Whole => {}
-        }
+/// Whether a kept body that is to go out can go out as far as is known: its first byte is there and good, or can be had. What is
+/// kept without that is of no use to an answer that has only it.
+pub async fn is_usable(carried: &Carried, entry: &Arc<Entry>) -> Usable {
+    let EntryBody::Sliced(body) = &entry.body else { return Usable::Whole };
+    let Some(wanted) = wanted(carried, entry, body) else { return Usable::Whole };
+    if !body.check(wanted.start).await {
+        return Usable::Broken;
     }
-    0..size
+    match body.first_gap(wanted.clone()) {
+        Some(slices) if slices.start == wanted.start / SLICE_BYTES => Usable::WithOrigin,
+        _ => Usable::Whole,
+    }
+}
+
+/// What there is of a kept body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usable {
+    /// What the client wants first, at least.
+    Whole,
+    /// What the client wants first has to be fetched.
+    WithOrigin,
+    /// It is broken and cannot be mended; it is gone by now.
+    Broken,
+}
+
+/// The bytes that a client wants first; none if it gets none of the body.
+fn wanted(carried: &Carried, entry: &Entry, body: &SlicedBody) -> Option<Range<u64>> {
+    let request = &carried.exchange.request;
+    let size = body.size().filter(|size| *size > 0)?;
+    if request.method != Method::GET {
+        return None;
+    }
+    if entry.head.status != StatusCode::OK {
+        return Some(0..size);
+    }
+    let stored = &entry.head.headers;
+    if request.interest.has(Interest::CONDITIONS)
+        && precondition::evaluate(&request.method, &request.headers, stored) != Precondition::Proceed
+    {
+        return None;
+    }
+    if request.interest.has(Interest::RANGE)
+        && let Some(specs) = byte_range::parse_range(&request.headers)
+        && precondition::if_range_holds(&request.headers, stored)
+    {
+        return match byte_range::resolve(&specs, size) {
+            Resolved::Single(range) => Some(range.start..range.end),
+            Resolved::Multiple(ranges) => ranges.first().map(|first| first.start..first.end),
+            // Answered with 416, of which no byte is fetched.
+            Resolved::Unsatisfiable => None,
+            Resolved::Whole => Some(0..size),
+        };
+    }
+    Some(0..size)
 }

@@ -24,6 +24,8 @@ pub enum Plan {
     From(u64, Option<u64>),
     /// The length must be known first.
     Probe(Vec<RangeSpec>),
+    /// What the client asks for, and nothing of it is kept.
+    Asked,
 }
 
 impl Plan {
@@ -40,6 +42,11 @@ impl Plan {
             Some([RangeSpec::Inclusive(start, end)]) => Self::around(*start, *end),
             Some(specs) => Self::Probe(specs.to_vec()),
         }
+    }
+
+    /// Whether all of it is asked for.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole)
     }
 
     fn around(start: u64, last: u64) -> Self {
@@ -68,9 +75,11 @@ pub async fn probe(ask: &Ask, specs: &[RangeSpec]) -> Result<Plan, OriginError> 
             Resolved::Multiple(ranges) => {
                 ranges.first().map_or(Plan::Whole, |range| Plan::around(range.start, range.end - 1))
             }
-            Resolved::Whole | Resolved::Unsatisfiable => Plan::Whole,
+            Resolved::Whole => Plan::Whole,
+            Resolved::Unsatisfiable => Plan::Asked,
         },
-        _ => Plan::Whole,
+        // Without a length no part of it can be kept, and all of it would be more than was asked for.
+        _ => Plan::Asked,
     })
 }
 

@@ -315,7 +315,7 @@ pub fn seconds(duration: std::time::Duration) -> i64 {
 }
 
 /// RFC 9111 section 5.2.1.7: nothing usable is kept.
-fn only_if_cached(carried: Box<Carried>) -> Early {
+pub fn only_if_cached(carried: Box<Carried>) -> Early {
     let (headers, body) = failure::page(StatusCode::GATEWAY_TIMEOUT, "not in the cache");
     Deliverable::local(carried, StatusCode::GATEWAY_TIMEOUT, headers, body, Outcome::local(Word::Error))
 }

@@ -43,6 +43,7 @@ impl World {
         let settings = Settings {
             folder: folder.path().join("policies"),
             state: folder.path().join("state"),
+            read_only: false,
             memory_max_bytes: 64 << 20,
         };
         std::fs::create_dir_all(&settings.folder).unwrap();

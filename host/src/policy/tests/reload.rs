@@ -83,8 +83,8 @@ async fn an_admin_can_let_a_lost_policy_go() {
     let world = World::new();
     world.write("a.test.wasm", &Fixture::on_request(&deny(401)).component());
     let chain = world.chain("a.test", ChainSource::Dropped);
-    assert!(world.policies.forget("a.test"), "it is remembered no more");
-    assert_eq!(status(&ask(&chain).await), 401, "but the file is still there");
+    assert!(!world.policies.forget("a.test"), "the file is still there");
+    assert_eq!(status(&ask(&chain).await), 401);
     std::fs::remove_file(world.file("a.test.wasm")).unwrap();
     world.policies.refresh();
     assert!(world.policies.forget("a.test"));
@@ -120,7 +120,8 @@ async fn a_domain_that_a_pattern_serves_has_the_file_of_its_name() {
     let wild = world.chain("*.b.test", ChainSource::Dropped);
     let exact = world.chain("own.b.test", ChainSource::None);
     let all = [any.clone(), wild.clone(), exact];
-    assert_eq!(world.policies.put_in_force(&all).len(), 1);
+    assert_eq!(world.policies.domains(&all).len(), 1);
+    assert!(world.policies.put_in_force(&all).is_empty());
     let asked = async |chain: &Chain, host: &str| match chain.lease(host).run(Phase::OnRequest, exchange()).await.1 {
         Decision::Next => 0,
         decision => status(&decision),
@@ -134,8 +135,11 @@ async fn a_domain_that_a_pattern_serves_has_the_file_of_its_name() {
     deny_file("own.b.test.wasm", 404);
     deny_file("Upper.test.wasm", 405);
     deny_file("_.c.test.wasm", 406);
+    deny_file("nodot.wasm", 408);
+    std::os::unix::fs::symlink("/nowhere", world.file("linked.test.wasm")).unwrap();
     let lines = world.policies.refresh();
-    assert_eq!(lines.iter().filter(|line| line.contains("is no host's policy")).count(), 3, "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("is no host's policy")).count(), 4, "{lines:?}");
+    assert_eq!((asked(&any, "nodot").await, asked(&any, "linked.test").await), (401, 401));
     assert_eq!((asked(&any, "x.test").await, asked(&any, "y.test").await), (403, 401));
     assert_eq!((asked(&wild, "own.b.test").await, asked(&any, "_.c.test").await), (0, 401));
     world.write("x.test.wasm", b"junk");
@@ -147,15 +151,27 @@ async fn a_domain_that_a_pattern_serves_has_the_file_of_its_name() {
     // Gone, it stays in force, at a reload too; at a start its domain is closed, until an admin lets it go.
     std::fs::remove_file(world.file("x.test.wasm")).unwrap();
     world.policies.refresh();
+    world.policies.domains(&all);
     world.policies.put_in_force(&all);
     assert_eq!(asked(&any, "x.test").await, 407);
     drop((any, wild, all));
     let world = world.restart();
     let any = world.chain("*", ChainSource::Dropped);
-    world.policies.put_in_force(std::slice::from_ref(&any));
+    let all = [any.clone()];
+    world.policies.domains(&all);
+    world.policies.put_in_force(&all);
     assert_eq!((asked(&any, "x.test").await, asked(&any, "y.test").await), (503, 401));
     assert!(world.policies.forget("x.test"));
     assert_eq!(asked(&any, "x.test").await, 401);
+    // A domain that gets a host of its own keeps its policy for the requests that are still routed here.
+    world.write("z.test.wasm", &Fixture::on_request(&deny(409)).component());
+    world.policies.refresh();
+    let own = world.chain("z.test", ChainSource::Dropped);
+    let both = [any.clone(), own];
+    world.policies.domains(&both);
+    assert_eq!(asked(&any, "z.test").await, 409);
+    world.policies.put_in_force(&both);
+    assert_eq!((asked(&any, "z.test").await, asked(&both[1], "z.test").await), (401, 409));
 }
 
 #[tokio::test]
