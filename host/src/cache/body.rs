@@ -24,6 +24,8 @@ use super::writer::Writer;
 const WAIT_SLICES: u64 = 4;
 /// Slices that the disk did not take and that a fill may hold; with more, it waits for readers or lets them go.
 pub(super) const MAX_UNSTORED: usize = 4;
+/// Slices of a body that cannot be mended on its way that are checked before it goes out.
+const CHECKED_SLICES: usize = 8;
 /// How far a gap is looked for: a gigabyte a request.
 const MAX_GAP_SLICES: u64 = 1024;
 /// Ends of fills that are remembered for those who wait.
@@ -370,14 +372,22 @@ impl SlicedBody {
         loaded
     }
 
-    /// Reads and checks the slice at `position` if only the disk has it: what is found broken is missing from then on. It goes
-    /// to the memory tier, so that to read it next costs no more. False: it is broken, and cannot be fetched by itself.
-    pub async fn check(&self, position: u64) -> bool {
-        let slice = position / SLICE_BYTES;
-        if self.hot.contains(self.id, slice) || !self.state.lock().present.contains(slice) {
-            return true;
+    /// Reads and checks what is to go out first, if only the disk has it: the slice at the beginning of `wanted`, and of a body
+    /// that cannot be fetched in parts some more. What is found broken is missing from then on. It goes to the memory tier, so
+    /// that to read it next costs no more. False: it is broken and cannot be mended.
+    pub async fn check(&self, wanted: Range<u64>) -> bool {
+        let first = wanted.start / SLICE_BYTES;
+        let count = if self.sliceable { 1 } else { CHECKED_SLICES };
+        for slice in (first..wanted.end.div_ceil(SLICE_BYTES)).take(count) {
+            if self.hot.contains(self.id, slice) || !self.state.lock().present.contains(slice) {
+                continue;
+            }
+            let position = slice * SLICE_BYTES;
+            if matches!(self.read(position, Some(position + 1)).await, Piece::Failed(_)) {
+                return false;
+            }
         }
-        !matches!(self.read(position, Some(position + 1)).await, Piece::Failed(_))
+        true
     }
 
     /// The whole range at once when it lies in memory in one slice: the fast path of a hit.

@@ -214,7 +214,7 @@ pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
     let EntryBody::Sliced(body) = &hit.entry.body else { return Ok(hit) };
     let body = Arc::clone(body);
     let Some(wanted) = wanted(&hit.carried, &hit.entry, &body) else { return Ok(hit) };
-    if !body.check(wanted.start).await {
+    if !body.check(wanted.clone()).await {
         // A body that cannot be mended; what was kept of it is gone by now.
         let Hit { carried, key, .. } = hit;
         return Err(Begun::Changed(Box::new(Wanting { carried, key, stale: None })));
@@ -263,7 +263,7 @@ pub enum Begun {
 pub async fn is_usable(carried: &Carried, entry: &Arc<Entry>) -> Usable {
     let EntryBody::Sliced(body) = &entry.body else { return Usable::Whole };
     let Some(wanted) = wanted(carried, entry, body) else { return Usable::Whole };
-    if !body.check(wanted.start).await {
+    if !body.check(wanted.clone()).await {
         return Usable::Broken;
     }
     match body.first_gap(wanted.clone()) {
