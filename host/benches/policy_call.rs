@@ -71,7 +71,8 @@ fn exchange() -> Box<Exchange> {
         headers: headers.clone(),
         received_at: Timestamp::from_millis(1_800_000_000_000),
     };
-    let client = ClientView { ip: "192.0.2.7".parse().expect("an address"), attributes: Default::default() };
+    let client =
+        ClientView { ip: "192.0.2.7".parse().expect("an address"), attributes: Default::default(), connection: None };
     let mut exchange = Exchange::new(request, client);
     exchange.response = Some(ResponseView {
         status: StatusCode::OK,

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 8  main.rs
-//! 7  app.rs
+//! 7  app/
 //! 6  config/                                reads hosts.json, fills each room's Settings
 //! 5  listener/    admin/       proxy/
 //! 4  vhost/

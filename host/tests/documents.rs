@@ -60,10 +60,12 @@ fn folder() -> TempDir {
     for name in policies() {
         fs::write(path.join("policies").join(format!("{name}.wasm")), "").expect("a file");
     }
+    let staff = rcgen::generate_simple_self_signed(Vec::new()).expect("a certificate").cert.pem();
     let files = [
         ("secret", "a-secret"),
         ("old.key", "another-secret"),
         ("app-ca.pem", CERTIFICATE),
+        ("staff-ca.pem", &staff),
         ("bots.txt", "192.0.2.0/24\n"),
         ("moved.json", "{}"),
         ("issuer.pem", PUBLIC_KEY),
@@ -148,7 +150,7 @@ fn readme_tells_of_every_field() {
     fields(&config::json_schema(), &mut names);
     assert!(names.contains("purge_allow") && names.contains("time_ms"), "the schema was read: {names:?}");
     // They are told of by their members.
-    for section in ["listen", "admin", "cache", "origins", "hosts", "limits"] {
+    for section in ["listen", "admin", "tls", "cache", "origins", "hosts", "limits"] {
         names.remove(section);
     }
     let untold: Vec<&String> = names.iter().filter(|name| !rows.iter().any(|row| is_told(row, name))).collect();

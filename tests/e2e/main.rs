@@ -5,6 +5,7 @@
 //! are built by `cargo xtask policies`.
 
 mod access_log;
+mod acme;
 mod admin;
 mod bad_targets;
 mod capability;
@@ -29,5 +30,6 @@ mod signed_url;
 mod stale;
 mod static_site;
 mod time;
+mod tls;
 mod under_load;
 mod vary;

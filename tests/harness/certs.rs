@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 
 /// A certificate, its key, and the authority that signed it, which nobody but the test trusts.
 #[derive(Debug)]
 pub struct Certificate {
     directory: TempDir,
-    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    authority: CertificateDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
     key: Vec<u8>,
 }
 
@@ -28,12 +29,36 @@ impl Certificate {
         let key = KeyPair::generate().expect("the system gives random numbers");
         let leaf = params.signed_by(&key, &authority).expect("the parameters are complete");
         std::fs::write(directory.path().join("ca.pem"), authority.pem()).expect("a new folder is writable");
-        Self { chain: vec![leaf.der().clone()], key: key.serialize_der(), directory }
+        std::fs::write(directory.path().join("cert.pem"), leaf.pem()).expect("a new folder is writable");
+        std::fs::write(directory.path().join("key.pem"), key.serialize_pem()).expect("a new folder is writable");
+        let authority = authority.der().clone();
+        Self { authority, chain: vec![leaf.der().clone()], key: key.serialize_der(), directory }
     }
 
     /// The authority's certificate as a PEM file.
     pub fn authority_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
+    }
+
+    /// The authority's certificate.
+    pub fn authority(&self) -> CertificateDer<'static> {
+        self.authority.clone()
+    }
+
+    /// The certificate, as it is shown.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// Its key in PKCS #8 form.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// What stands in `tls.certificates` for it.
+    pub fn files(&self) -> serde_json::Value {
+        let file = |name: &str| self.directory.path().join(name);
+        serde_json::json!({ "cert": file("cert.pem"), "key": file("key.pem") })
     }
 
     /// The folder, for what a test wants to lay beside it.

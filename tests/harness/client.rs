@@ -8,8 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::tls::Secure;
 
 /// No play waits longer for one answer.
 const AT_MOST: Duration = Duration::from_secs(60);
@@ -25,6 +27,7 @@ pub struct Call {
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
     version: Version,
+    secure: Option<Secure>,
 }
 
 impl Call {
@@ -39,6 +42,7 @@ impl Call {
             headers: Vec::new(),
             body: Bytes::new(),
             version: Version::HTTP_11,
+            secure: None,
         }
     }
 
@@ -67,7 +71,13 @@ impl Call {
         self
     }
 
-    /// Speaks HTTP/2 with prior knowledge.
+    /// Goes over TLS.
+    pub fn secure(mut self, secure: &Secure) -> Self {
+        self.secure = Some(secure.clone());
+        self
+    }
+
+    /// Speaks HTTP/2: with prior knowledge, or as agreed on over TLS.
     pub fn http2(mut self) -> Self {
         self.version = Version::HTTP_2;
         self
@@ -112,6 +122,21 @@ impl Call {
     pub async fn open(self) -> anyhow::Result<Streaming> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
+        match self.secure.clone() {
+            None => self.open_on(stream, "http").await,
+            Some(secure) => {
+                let protocol: &[u8] = if self.version == Version::HTTP_2 { b"h2" } else { b"http/1.1" };
+                let stream = secure.connect(stream, &[protocol]).await?;
+                anyhow::ensure!(stream.get_ref().1.alpn_protocol() == Some(protocol), "another protocol was agreed on");
+                self.open_on(stream, "https").await
+            }
+        }
+    }
+
+    async fn open_on<IO>(self, stream: IO, scheme: &str) -> anyhow::Result<Streaming>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let io = TokioIo::new(stream);
         let mut request = Request::builder().method(self.method.clone());
         let response;
@@ -122,7 +147,7 @@ impl Call {
                 let _ = driver.await;
             });
             let uri = if self.target.starts_with('/') {
-                format!("http://{}{}", self.host, self.target)
+                format!("{scheme}://{}{}", self.host, self.target)
             } else {
                 self.target.clone()
             };

@@ -5,19 +5,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::client::{Answer, Call, RawAnswer, send_raw};
-
-/// No start takes longer, even when two cores compile policies for many plays.
-const START_WITHIN: Duration = Duration::from_secs(60);
+use crate::process::{Lines, Listening, START_WITHIN, Spawned, command, spawn, wait_for_line};
+use crate::tls::Secure;
 
 /// What can stand under `origins` in hosts.json.
 pub trait AsOrigin {
@@ -292,49 +288,12 @@ async fn run(folder: &Path, env: &BTreeMap<OsString, OsString>, arguments: &[&st
     }
 }
 
-fn command(folder: &Path, env: &BTreeMap<OsString, OsString>) -> Command {
-    let mut command = Command::new(crate::program());
-    command.current_dir(folder).envs(env).stdin(Stdio::null()).kill_on_drop(true);
-    // Nothing of the surroundings may lend credentials to a play.
-    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "http_proxy"] {
-        if !env.contains_key(std::ffi::OsStr::new(name)) {
-            command.env_remove(name);
-        }
-    }
-    command.env("AWS_EC2_METADATA_DISABLED", "true");
-    command
-}
-
-/// Lines of an output as they come.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-impl Lines {
-    fn follow(&self, output: impl AsyncRead + Unpin + Send + 'static) {
-        let lines = self.0.clone();
-        tokio::spawn(async move {
-            let mut reader = BufReader::new(output);
-            let mut line = Vec::new();
-            while matches!(reader.read_until(b'\n', &mut line).await, Ok(1..)) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(text);
-                line.clear();
-            }
-        });
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-}
-
 /// A running proxy. It is killed when it is dropped.
 pub struct Host {
     folder: TempDir,
     setup: Setup,
     child: Child,
-    http: Vec<SocketAddr>,
-    admin: SocketAddr,
+    listening: Listening,
     stdout: Lines,
     stderr: Lines,
     started_in: Duration,
@@ -366,18 +325,29 @@ impl Host {
     }
 
     async fn start_in(folder: TempDir, setup: Setup) -> Result<Self, String> {
-        let (child, http, admin, stdout, stderr, started_in) = spawn(folder.path(), &setup).await?;
-        Ok(Self { folder, setup, child, http, admin, stdout, stderr, started_in })
+        let Spawned { child, listening, stdout, stderr, started_in } =
+            spawn(folder.path(), &setup.env, setup.stdout_is_read).await?;
+        Ok(Self { folder, setup, child, listening, stdout, stderr, started_in })
     }
 
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
-        self.http[0]
+        self.listening.http[0]
+    }
+
+    /// Where it serves over TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        *self.listening.https.first().expect("the setup has listen.https")
+    }
+
+    /// A request over TLS to the host that the connection is made for.
+    pub fn tls(&self, secure: &Secure, host: &str, target: &str) -> Call {
+        Call::new(self.tls_address(), "GET", target, host).secure(secure)
     }
 
     /// Where its admin listener is.
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+        self.listening.admin
     }
 
     /// How long it took from the start of the process to the listeners.
@@ -457,7 +427,7 @@ impl Host {
     /// A request to the admin listener, without the token.
     #[track_caller]
     pub fn admin_without_token(&self, method: &str, target: &str) -> Call {
-        Call::new(self.admin, method, target, &self.admin.to_string())
+        Call::new(self.listening.admin, method, target, &self.listening.admin.to_string())
     }
 
     /// Purges by `POST /purge`; the sequence.
@@ -518,7 +488,7 @@ impl Host {
     /// `proxyhost explain URL`, run as a person would.
     pub async fn explain(&self, url: &str) -> Refusal {
         // The configuration says port 0; which one it became only the running program knows.
-        let admin = self.admin.to_string();
+        let admin = self.listening.admin.to_string();
         self.cli(&["explain", "--config", "hosts.json", "--admin", &admin, "--token", &self.token(), url]).await
     }
 
@@ -581,11 +551,10 @@ impl Host {
 
     /// Starts the process again after it has ended.
     pub async fn start_again(&mut self) {
-        match spawn(self.folder.path(), &self.setup).await {
-            Ok((child, http, admin, stdout, stderr, started_in)) => {
+        match spawn(self.folder.path(), &self.setup.env, self.setup.stdout_is_read).await {
+            Ok(Spawned { child, listening, stdout, stderr, started_in }) => {
                 self.child = child;
-                self.http = http;
-                self.admin = admin;
+                self.listening = listening;
                 self.stdout = stdout;
                 self.stderr = stderr;
                 self.started_in = started_in;
@@ -607,85 +576,9 @@ impl Host {
     }
 }
 
-type Spawned = (Child, Vec<SocketAddr>, SocketAddr, Lines, Lines, Duration);
-
-/// Starts the program and waits for its line `listening`, which names the ports that the system chose.
-async fn spawn(folder: &Path, setup: &Setup) -> Result<Spawned, String> {
-    let start = Instant::now();
-    let mut command = command(folder, &setup.env);
-    command.arg("--config").arg("hosts.json");
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{}: {error}", crate::program().display()))?;
-    let (stdout, stderr) = (Lines::default(), Lines::default());
-    // Left with the child otherwise: the pipe stays open and fills up.
-    if setup.stdout_is_read {
-        stdout.follow(child.stdout.take().ok_or("no stdout")?);
-    }
-    stderr.follow(child.stderr.take().ok_or("no stderr")?);
-    loop {
-        if let Some((http, admin)) = stderr.all().iter().find_map(|line| listening(line)) {
-            return Ok((child, http, admin, stdout, stderr, start.elapsed()));
-        }
-        if let Ok(Some(status)) = child.try_wait() {
-            // What it said last may still be in the pipe.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            return Err(format!("{status}; stderr:\n{}", stderr.all().join("\n")));
-        }
-        if start.elapsed() > START_WITHIN {
-            return Err(format!("it never says that it listens; stderr:\n{}", stderr.all().join("\n")));
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// The addresses in a line such as `{"message":"listening","http":["127.0.0.1:80"],"admin":"127.0.0.1:9900"}`, wherever in
-/// the line's object they stand.
-fn listening(line: &str) -> Option<(Vec<SocketAddr>, SocketAddr)> {
-    let line: Map<String, Value> = serde_json::from_str(line).ok()?;
-    let fields = line.get("fields").and_then(Value::as_object).unwrap_or(&line);
-    if fields.get("message")? != "listening" {
-        return None;
-    }
-    // A log line may carry the list as text.
-    let http = match fields.get("http")? {
-        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!([text])),
-        list => list.clone(),
-    };
-    let http = http.as_array()?.iter().map(|address| address.as_str()?.parse().ok()).collect::<Option<Vec<_>>>()?;
-    let admin = fields.get("admin")?.as_str()?.parse().ok()?;
-    (!http.is_empty()).then_some((http, admin))
-}
-
-async fn wait_for_line(lines: &Lines, what: &str) -> String {
-    let start = Instant::now();
-    loop {
-        if let Some(line) = lines.all().into_iter().find(|line| line.contains(what)) {
-            return line;
-        }
-        let all = lines.all();
-        assert!(start.elapsed() < Duration::from_secs(20), "no line says {what:?}:\n{}", all.join("\n"));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_line_that_tells_the_addresses_is_found_flat_or_nested() {
-        let flat = r#"{"level":"INFO","message":"listening","http":["127.0.0.1:81"],"admin":"127.0.0.1:82"}"#;
-        let nested = r#"{"fields":{"message":"listening","http":"[\"127.0.0.1:81\"]","admin":"127.0.0.1:82"}}"#;
-        for line in [flat, nested] {
-            let (http, admin) = listening(line).expect("the addresses are there");
-            assert_eq!((http[0].port(), admin.port()), (81, 82));
-        }
-        assert_eq!(listening(r#"{"message":"starting"}"#), None);
-        assert_eq!(listening("no JSON"), None);
-    }
 
     #[test]
     fn hosts_with_the_same_origin_share_it() {

@@ -21,10 +21,13 @@ pub mod garage;
 pub mod host;
 pub mod mount;
 pub mod origin;
+pub mod pebble;
 pub mod policies;
+mod process;
 pub mod s3;
 pub mod sign;
 pub mod timed;
+pub mod tls;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -38,11 +41,13 @@ pub mod prelude {
     pub use bytes::Bytes;
     pub use serde_json::{Value, json};
 
+    pub use crate::certs::Certificate;
     pub use crate::client::{Answer, Call, RawAnswer};
     pub use crate::content::{Content, generated, pattern};
     pub use crate::host::{AsOrigin, Host, Refusal, Setup, VirtualHost, setup, vhost};
     pub use crate::origin::{Gate, Origin, Reply, hang, ok, raw, redirect, reply};
     pub use crate::s3::{Fault, Object, S3Server, object};
+    pub use crate::tls::Secure;
     pub use crate::{eventually, millis, secs};
 }
 

@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pkg-config", "finding libraries"),
     ("make", "building C libraries"),
     ("g++", "building RocksDB"),
+    ("pebble", "an ACME server, for the tests"),
 ];
 
 /// Rust's standard library for WebAssembly, where rustup has none: a compiler of its own with vendored sources.

@@ -25,6 +25,7 @@ use ipnet::IpNet;
 
 pub use error::{Mistake, Mistakes};
 pub use json_schema::json_schema;
+pub use resolve::Acme;
 pub use schema::POLICY_MEMORY_MOST_MIB;
 
 use files::Surroundings;
@@ -43,6 +44,12 @@ pub struct Resolved {
     pub file: PathBuf,
     /// Where to serve.
     pub http: Vec<SocketAddr>,
+    /// Where to serve over TLS.
+    pub https: Vec<SocketAddr>,
+    /// Certificates in files.
+    pub certificates: Vec<crate::tls::CertificateFiles>,
+    /// Automatic certificates.
+    pub acme: Option<Acme>,
     /// Where to administer.
     pub admin: SocketAddr,
     /// The admin token; none: one is generated and kept in `admin_token_file`.
@@ -64,6 +71,16 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// What the room of TLS goes by.
+    pub fn tls(&self) -> crate::tls::Settings {
+        let of = |host: &crate::vhost::Settings| crate::tls::HostSettings {
+            pattern: host.pattern.clone(),
+            source: host.https.source,
+            client_ca: host.https.client_ca.clone(),
+        };
+        crate::tls::Settings { certificates: self.certificates.clone(), hosts: self.hosts.iter().map(of).collect() }
+    }
+
     /// Where a generated admin token is kept, mode 0600.
     pub fn admin_token_file(&self) -> PathBuf {
         self.cache.dir.join(ADMIN_TOKEN)

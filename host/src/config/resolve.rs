@@ -3,7 +3,10 @@
 
 mod capabilities;
 mod hosts;
+mod https;
 mod origins;
+
+pub use https::Acme;
 
 use std::collections::HashSet;
 use std::path::{Path as FilePath, PathBuf};
@@ -40,12 +43,15 @@ pub fn resolve(
         Resolver { surroundings, mistakes, policies: policies.clone(), policy_state: policy_state.clone() };
 
     let (http, admin, admin_token) = resolver.listeners(&root);
+    let https = root.object("listen").list("https", leaf::socket);
+    let certificates = resolver.static_certificates(&root.object("tls"));
+    let acme = resolver.acme(&root, &cache_folder);
     resolver.folder(&root, "policies", &policies);
     resolver.folder(&root.object("cache"), "dir", &cache_folder);
     let cache = resolver.cache(&root.object("cache"), &cache_folder);
     let origins =
         resolver.origins(&root.object("origins"), &[("the cache folder", &cache_folder), ("hosts.json", file)]);
-    let hosts = resolver.hosts(&root.object("hosts"), &origins);
+    let hosts = resolver.hosts(&root.object("hosts"), &origins, acme.is_some());
     let capabilities = resolver.capabilities(&root, origins.kinds.keys().cloned().collect());
 
     let whole = origins.list.len() == root.object("origins").json.members().len()
@@ -56,6 +62,9 @@ pub fn resolve(
     Some(Resolved {
         file: file.to_owned(),
         http,
+        https,
+        certificates,
+        acme,
         admin: admin?,
         admin_token,
         trusted_proxies: root.list("trusted_proxies", leaf::network),
@@ -100,17 +109,21 @@ impl Resolver<'_> {
             self.surroundings.secret_text(text, &token.path, self.mistakes)
         });
 
+        let https = listen.list("https", leaf::socket);
         let mut seen = HashSet::new();
-        for (index, address) in http.iter().enumerate() {
+        let all = http.iter().enumerate().map(|(index, address)| ("http", index, address));
+        for (name, index, address) in
+            all.chain(https.iter().enumerate().map(|(index, address)| ("https", index, address)))
+        {
             if address.port() != 0 && !seen.insert(*address) {
-                let path = listen.path.key("http").item(index);
+                let path = listen.path.key(name).item(index);
                 self.mistakes.add(&path, format!("{address} a second time"), "each address once");
             }
         }
         if let Some(admin) = admin {
             let path = listen.path.key("admin");
             if seen.contains(&admin) {
-                self.mistakes.add(&path, format!("{admin}, which listen.http has too"), "an address of its own");
+                self.mistakes.add(&path, format!("{admin}, which clients are served at too"), "an address of its own");
             }
             let given = root.object("admin").given("token").is_some();
             if !admin.ip().to_canonical().is_loopback() && !given {

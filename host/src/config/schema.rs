@@ -31,6 +31,8 @@ pub static FILE_SHAPE: Shape = Shape::Object(&[
     field("listen", &LISTEN, Nothing, "Where to listen."),
     field("admin", &ADMIN, Nothing, "The admin listener."),
     field("trusted_proxies", &NETWORKS, Default("[]"), "Peers whose Forwarded and X-Forwarded-For are believed."),
+    field("tls", &TLS, Nothing, "Certificates in files."),
+    field("acme", &ACME, Nothing, "Automatic certificates."),
     field("cache", &CACHE, Nothing, "The cache."),
     field(
         "policies",
@@ -55,6 +57,7 @@ static SCHEMA_ADDRESS: Shape = Shape::Leaf(Leaf::TextOrEmpty("a string"));
 
 static LISTEN: Shape = Shape::Object(&[
     field("http", &LISTEN_HTTP, Default("[\"127.0.0.1:8080\"]"), "HTTP/1.1 and cleartext HTTP/2."),
+    field("https", &LISTEN_HTTPS, Default("[]"), "HTTP/1.1 and HTTP/2 over TLS."),
     field(
         "admin",
         &SOCKET,
@@ -63,6 +66,38 @@ static LISTEN: Shape = Shape::Object(&[
     ),
 ]);
 static LISTEN_HTTP: Shape = Shape::List { each: &SOCKET, least: 1 };
+static LISTEN_HTTPS: Shape = Shape::List { each: &SOCKET, least: 0 };
+
+static TLS: Shape = Shape::Object(&[field(
+    "certificates",
+    &CERTIFICATES,
+    Default("[]"),
+    "Certificates in files, read again when they change; the first is for clients that name no host.",
+)]);
+static CERTIFICATES: Shape = Shape::List { each: &CERTIFICATE, least: 0 };
+static CERTIFICATE: Shape = Shape::Object(&[
+    field("cert", &FILE, Refused, "PEM file of the chain, leaf first; or a folder of them. `<cert>.ocsp` is stapled."),
+    field(
+        "key",
+        &FILE,
+        Computed("in the file of the chain, or beside it with the ending .key"),
+        "PEM file of the key.",
+    ),
+]);
+static ACME: Shape = Shape::Object(&[
+    field("contact", &CONTACTS, Default("[]"), "Whom the CA may write to: `mailto:` addresses."),
+    field(
+        "directory",
+        &DIRECTORY,
+        Default("\"letsencrypt\""),
+        "\"letsencrypt\", \"letsencrypt-staging\" or the URL of an ACME directory.",
+    ),
+    field("ca", &FILE, Computed("the system's"), "PEM file of the CA of a private ACME server."),
+    field("store", &FOLDER, Computed("<cache.dir>/acme"), "Folder of the account and the certificates."),
+]);
+static CONTACTS: Shape = Shape::List { each: &CONTACT, least: 0 };
+static CONTACT: Shape = Shape::Leaf(Leaf::Text("an address such as \"mailto:ops@example.com\""));
+static DIRECTORY: Shape = Shape::Leaf(Leaf::Text("\"letsencrypt\", \"letsencrypt-staging\" or a URL"));
 
 static ADMIN: Shape = Shape::Object(&[field(
     "token",
@@ -151,7 +186,32 @@ static HOST: Shape = Shape::Object(&[
         "Who may: networks, or \"policy\": whom the host's policy lets through.",
     ),
     field("max_body", &SIZE, Default("\"16MiB\""), "The longest request body."),
+    field(
+        "https",
+        &HTTPS,
+        Computed("static where a certificate fits, else auto if there is acme and the name is no pattern, else off"),
+        "Where its certificate comes from.",
+    ),
+    field(
+        "redirect_http",
+        &FLAG,
+        Computed("true where https is on, but not for `*`"),
+        "Requests over http are sent to https, once there is a certificate.",
+    ),
+    field("hsts", &HSTS, Nothing, "Browsers are told to come by https only, for so long (RFC 6797)."),
+    field("canonical", &CANONICAL, Nothing, "The name that requests to any other name of this host are redirected to."),
+    field("client_ca", &FILE, Nothing, "PEM file of the CA that clients have to be certified by (mTLS)."),
 ]);
+static HTTPS: Shape = Shape::Leaf(Leaf::Choice(&["auto", "static", "off"]));
+static HSTS: Shape = Shape::Either(&[
+    Shape::Leaf(Leaf::Duration { least_ms: 0 }),
+    Shape::Object(&[
+        field("max_age", &DURATION, Refused, "For how long."),
+        field("include_subdomains", &FLAG, Default("false"), "All names below it too."),
+        field("preload", &FLAG, Default("false"), "Browsers may ship with it."),
+    ]),
+]);
+static CANONICAL: Shape = Shape::Leaf(Leaf::Text("a host name"));
 static ORIGIN_NAME: Shape = Shape::Leaf(Leaf::Text("the name of an origin"));
 static PREFIX: Shape = Shape::Leaf(Leaf::TextOrEmpty("a path without dot segments"));
 static METHODS: Shape = Shape::Leaf(Leaf::Choice(&["read", "all"]));

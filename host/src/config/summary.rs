@@ -9,6 +9,7 @@ use super::Resolved;
 use crate::origin::{HostField, OriginKind, Place, S3Credentials, Settings as Origin};
 use crate::policy::dropped_file;
 use crate::policy::settings::{ChainSource, Isolation, OnFailure, PolicySettings};
+use crate::tls::{CertificateFiles, Source};
 use crate::units::ByteSize;
 use crate::vhost::{Methods, PurgeAllow, Settings as Host};
 
@@ -25,8 +26,8 @@ impl Resolved {
             Some(_) => HIDDEN.to_owned(),
             None => format!("file:{}", self.admin_token_file().display()),
         };
-        json!({
-            "listen": { "http": strings(&self.http), "admin": self.admin.to_string() },
+        let mut shown = json!({
+            "listen": { "http": strings(&self.http), "https": strings(&self.https), "admin": self.admin.to_string() },
             "admin": { "token": token },
             "trusted_proxies": strings(&self.trusted_proxies),
             "cache": {
@@ -48,12 +49,28 @@ impl Resolved {
                 .collect::<Map<_, _>>(),
             "keys": capabilities.keys.iter()
                 .map(|(name, key)| (name.clone(), json!(key.path.display().to_string()))).collect::<Map<_, _>>(),
-        })
+        });
+        if !self.certificates.is_empty() {
+            let certificates: Vec<Value> = self.certificates.iter().map(show_certificate).collect();
+            shown["tls"] = json!({ "certificates": certificates });
+        }
+        if let Some(acme) = &self.acme {
+            shown["acme"] = json!({
+                "contact": acme.contact,
+                "directory": acme.directory,
+                "store": acme.store.display().to_string(),
+            });
+            if let Some(ca) = &acme.ca {
+                shown["acme"]["ca"] = ca.display().to_string().into();
+            }
+        }
+        shown
     }
 
     /// A few lines that a person can read.
     pub fn summary(&self) -> Vec<String> {
-        let addresses: Vec<String> = self.http.iter().map(|address| format!("http://{address}")).collect();
+        let mut addresses: Vec<String> = self.http.iter().map(|address| format!("http://{address}")).collect();
+        addresses.extend(self.https.iter().map(|address| format!("https://{address}")));
         let token = match &self.admin_token {
             Some(_) => "token as configured".to_owned(),
             None => format!("token in {}", self.admin_token_file().display()),
@@ -106,6 +123,16 @@ impl Resolved {
                 let names: Vec<String> = list.iter().map(|policy| self.policy_name(policy)).collect();
                 line += &format!(", policy {}", names.join(" then "));
             }
+        }
+        match host.https.source {
+            _ if self.https.is_empty() => {}
+            Source::Auto => line += ", https with automatic certificates",
+            Source::Static => line += ", https with certificates of tls.certificates",
+            Source::Unsaid { auto: true } => line += ", https",
+            Source::Unsaid { auto: false } | Source::Off => {}
+        }
+        if host.https.client_ca.is_some() {
+            line += ", for clients with certificates";
         }
         if let Some(purge) = &host.purge {
             line += &format!(", purged by {}", purge.method);
@@ -204,6 +231,23 @@ fn show_host(host: &Host) -> Value {
     if let Some(ttl) = host.ttl {
         shown["ttl"] = duration(ttl).into();
     }
+    let https = &host.https;
+    match https.source {
+        Source::Off => shown["https"] = "off".into(),
+        Source::Static => shown["https"] = "static".into(),
+        Source::Auto => shown["https"] = "auto".into(),
+        Source::Unsaid { .. } => {}
+    }
+    shown["redirect_http"] = https.redirect.into();
+    if let Some(hsts) = https.hsts.as_ref().and_then(|value| value.to_str().ok()) {
+        shown["hsts"] = show_hsts(hsts);
+    }
+    if let Some(canonical) = &https.canonical {
+        shown["canonical"] = canonical.as_str().into();
+    }
+    if let Some(ca) = &https.client_ca {
+        shown["client_ca"] = ca.file().display().to_string().into();
+    }
     match &host.chain.source {
         ChainSource::Dropped => {}
         ChainSource::None => shown["policy"] = Value::Null,
@@ -217,6 +261,25 @@ fn show_host(host: &Host) -> Value {
         };
     }
     shown
+}
+
+fn show_certificate(files: &CertificateFiles) -> Value {
+    let mut shown = json!({ "cert": files.cert.display().to_string() });
+    if let Some(key) = &files.key {
+        shown["key"] = key.display().to_string().into();
+    }
+    shown
+}
+
+/// The value of the field in the words of hosts.json.
+fn show_hsts(value: &str) -> Value {
+    let seconds =
+        value.split(';').next().and_then(|first| first.strip_prefix("max-age=")).and_then(|age| age.parse().ok());
+    json!({
+        "max_age": duration(Duration::from_secs(seconds.unwrap_or(0))),
+        "include_subdomains": value.contains("includeSubDomains"),
+        "preload": value.contains("preload"),
+    })
 }
 
 fn show_policy(policy: &PolicySettings) -> Value {

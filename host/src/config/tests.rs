@@ -259,7 +259,7 @@ fn text_that_is_not_json_is_refused_with_line_and_column() {
 fn unknown_keys_are_refused_with_the_nearest_name() {
     let folder = Folder::new();
     refused(folder.with(json!({ "orgins": {} })), "orgins", "an unknown key", "\"origins\"");
-    refused(folder.with(json!({ "acme": {} })), "acme", "an unknown key", "one of");
+    refused(folder.with(json!({ "acne": {} })), "acne", "an unknown key", "acme");
     refused(folder.host(json!({ "origin": "site", "tll": 5 })), r#"hosts."a.example".tll"#, "unknown", "\"ttl\"");
 }
 
@@ -398,7 +398,7 @@ fn an_admin_listener_that_others_reach_needs_a_token() {
     refused(admin("0.0.0.0:9900"), "listen.admin", "others can reach", "admin.token");
     refused(admin("[::]:9900"), "listen.admin", "others can reach", "admin.token");
     assert!(admin("127.0.0.2:9900").is_ok() && admin("[::1]:9900").is_ok());
-    refused(admin("127.0.0.1:8080"), "listen.admin", "listen.http has too", "its own");
+    refused(admin("127.0.0.1:8080"), "listen.admin", "served at too", "its own");
     let twice = json!({ "listen": { "http": ["127.0.0.1:1", "127.0.0.1:1"] } });
     refused(folder.with(twice), "listen.http[1]", "second time", "once");
 }

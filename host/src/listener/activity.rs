@@ -6,8 +6,10 @@
 //! is exact.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use http::StatusCode;
 
 use super::Settings;
 use super::sniff::Protocol;
@@ -90,6 +92,10 @@ pub(super) struct Activity {
     blocked_since: AtomicU64,
     /// The listener drains: no time for courtesies.
     hurry: AtomicBool,
+    /// Status of what came in and was refused unread; 0 for nothing.
+    refused: AtomicU16,
+    /// The connection speaks another protocol now.
+    upgraded: AtomicBool,
     /// Milliseconds that a test pretends have passed.
     #[cfg(test)]
     pretended: AtomicU64,
@@ -111,6 +117,8 @@ impl Activity {
             }),
             blocked_since: AtomicU64::new(NEVER),
             hurry: AtomicBool::new(false),
+            refused: AtomicU16::new(0),
+            upgraded: AtomicBool::new(false),
             #[cfg(test)]
             pretended: AtomicU64::new(0),
         })
@@ -167,6 +175,26 @@ impl Activity {
         waits.then(|| self.pieces.load(Ordering::Relaxed))
     }
 
+    /// Whether the connection speaks another protocol now.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// Whether an answer is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// What came in is refused, with this status.
+    pub(super) fn refuse(&self, status: u16) {
+        self.refused.store(status, Ordering::Relaxed);
+    }
+
+    /// The status that what came in was refused with.
+    pub(super) fn refused(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.refused.load(Ordering::Relaxed)).ok()
+    }
+
     /// The listener drains.
     pub(super) fn hurry(&self) {
         self.hurry.store(true, Ordering::Relaxed);
@@ -221,6 +249,11 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// The answer gives the connection over to another protocol.
+    pub(super) fn upgrades(&self) {
+        self.activity.upgraded.store(true, Ordering::Relaxed);
+    }
+
     /// The answer waits for us.
     pub(super) fn waits_for_us(&mut self) {
         if !self.ours {

@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
 use super::drain::{Drain, Phase};
+use super::framing::{self, Guard};
 use super::handshake::{self, Shaken};
 use super::request_body::RequestBody;
 use super::sniff::{Prefix, Protocol, sniff};
@@ -62,6 +63,7 @@ pub(super) struct Server<S> {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     limits: Limits,
+    framing: framing::Limits,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
     region: Option<Arc<Region>>,
@@ -95,6 +97,7 @@ impl<S: Service> Server<S> {
             http1,
             http2,
             limits: Limits::of(settings),
+            framing: framing::Limits { head_bytes: settings.head_bytes, ..framing::Limits::default() },
             drain,
             metrics,
             region: settings.region.clone(),
@@ -141,7 +144,9 @@ impl<S: Service> Server<S> {
         };
         // HTTP/2 cuts bodies into frames of its own and copies them.
         let region = self.region.clone().filter(|_| protocol == Protocol::Http1);
-        let stream = Stream::new(socket, prefix, activity.clone(), region);
+        let guard = (protocol == Protocol::Http1).then(|| Guard::new(self.framing));
+        let stream = Stream::new(socket, prefix, activity.clone(), region, guard);
+        let refused = Arc::clone(&activity);
         let descriptor = stream.descriptor();
         let io = TokioIo::new(stream);
         let end = match protocol {
@@ -149,11 +154,15 @@ impl<S: Service> Server<S> {
             Protocol::Http2 => self.watch(self.http2.serve_connection(io, adapter), activity, descriptor).await,
         };
         match end {
-            End::Closed(Ok(())) | End::Aborted => {}
+            End::Closed(Ok(())) | End::Aborted => {
+                if let Some(status) = refused.refused() {
+                    self.service.unreadable(&connection, status);
+                }
+            }
             // Clients that leave in the middle or speak nonsense are everyday; whoever looks into one asks for debug lines.
             End::Closed(Err(error)) => {
                 tracing::debug!(%peer, %error, "connection ended");
-                if let Some(status) = answered(&error) {
+                if let Some(status) = refused.refused().or_else(|| answered(&error)) {
                     self.service.unreadable(&connection, status);
                 }
             }
@@ -418,6 +427,9 @@ where
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let flight = this.flight.take();
+        if let Some(flight) = flight.as_ref().filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            flight.upgrades();
+        }
         Poll::Ready(Ok(response.map(|inner| Answer { inner, flight })))
     }
 }

@@ -3,7 +3,8 @@
 //! hyper parses and frames (RFC 9112, RFC 9113); what it leaves open is decided here: which protocol a connection speaks
 //! (`sniff.rs`: hyper-util's own sniffing waits for ever), how long a peer may take for what (`activity.rs` keeps the times,
 //! `connection.rs` enforces them, `request_body.rs` watches bodies that come in), and how connections end (`drain.rs`, and the
-//! lingering close in `stream.rs`, without which a refusal is lost when the client is still sending).
+//! lingering close in `stream.rs`, without which a refusal is lost when the client is still sending). What hyper reads too
+//! loosely never gets to it: `framing/` looks at the bytes of HTTP/1.x first.
 //!
 //! The number of connections is bounded by the limit of open files of the process: when it is reached, accepting pauses
 //! and what is open goes on. Deliberately absent: what a request means (Host, CONNECT, upgrades), which is the service's.
@@ -30,6 +31,7 @@ mod accept;
 mod activity;
 mod connection;
 mod drain;
+mod framing;
 mod handshake;
 mod request_body;
 mod sniff;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::StatusCode;
 use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::activity::Activity;
+use super::framing::{Guard, Place, Refusal, Refused};
 use super::sniff::Prefix;
 use super::socket::Socket;
 use crate::region::Region;
@@ -71,9 +73,22 @@ pub(super) struct Stream {
     prefix: Prefix,
     activity: Arc<Activity>,
     region: Option<Arc<Region>>,
+    /// Looks at what comes in (HTTP/1.x).
+    guard: Option<Guard>,
+    /// What came in is refused.
+    refused: Option<Refusing>,
     /// A small write has let the worker's other connections go first, and goes out now.
     gave_way: bool,
     closing: Closing,
+}
+
+/// What is done about bytes that may not pass.
+#[derive(Debug)]
+enum Refusing {
+    /// They are of a head: this much of an answer is written, then the connection is closed.
+    Head { answer: Vec<u8>, written: usize },
+    /// They are of a body: its reader gets an error.
+    Body(&'static str),
 }
 
 #[derive(Debug)]
@@ -85,9 +100,54 @@ enum Closing {
 
 impl Stream {
     /// `region`: of a plain socket only; TLS copies whatever it sends.
-    pub(super) fn new(socket: Socket, prefix: Prefix, activity: Arc<Activity>, region: Option<Arc<Region>>) -> Self {
+    /// `guard`: of HTTP/1.x.
+    pub(super) fn new(
+        socket: Socket,
+        prefix: Prefix,
+        activity: Arc<Activity>,
+        region: Option<Arc<Region>>,
+        guard: Option<Guard>,
+    ) -> Self {
         let region = region.filter(|_| socket.plain().is_some());
-        Self { socket, prefix, activity, region, gave_way: false, closing: Closing::Open }
+        Self { socket, prefix, activity, region, guard, refused: None, gave_way: false, closing: Closing::Open }
+    }
+
+    /// Lets the guard look at what was just read into `buf` behind `before`, and takes out what may not pass.
+    fn inspect(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let Some(guard) = &mut self.guard else { return };
+        if self.activity.is_upgraded() {
+            guard.open();
+        }
+        let Err(Refused { pass, refusal, place }) = guard.look(&buf.filled()[before..]) else { return };
+        buf.set_filled(before + pass);
+        self.refused = Some(match place {
+            Place::Head => {
+                self.activity.refuse(refusal.status);
+                Refusing::Head { answer: answer(refusal), written: 0 }
+            }
+            Place::Body => Refusing::Body(refusal.reason),
+        });
+    }
+
+    /// Whoever reads next, reads the end of what may pass: a head is answered here, and nothing follows.
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.refused {
+                None => return Poll::Ready(Ok(())),
+                Some(Refusing::Body(reason)) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *reason)));
+                }
+                Some(Refusing::Head { answer, written }) if *written < answer.len() => {
+                    if self.activity.is_blocked() || self.activity.is_busy() {
+                        // An earlier answer is on its way: whoever sends it comes by here again.
+                        return Poll::Pending;
+                    }
+                    *written += ready!(Pin::new(&mut self.socket).poll_write(cx, &answer[*written..]))?;
+                    ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+                }
+                Some(Refusing::Head { .. }) => return Pin::new(&mut *self).poll_shutdown(cx),
+            }
+        }
     }
 
     /// The socket's number, for `unsent`.
@@ -137,6 +197,14 @@ pub(super) fn unsent(descriptor: RawFd) -> Option<usize> {
     // A descriptor that is not a socket, or closed, makes the call fail and nothing else.
     let result = unsafe { libc::ioctl(descriptor, libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { usize::try_from(bytes).ok() } else { None }
+}
+
+/// The answer to a head that nobody reads: without a body, and the last on its connection.
+fn answer(refusal: Refusal) -> Vec<u8> {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = status.canonical_reason().unwrap_or_default();
+    let length = "content-length: 0\r\nconnection: close\r\n\r\n";
+    format!("HTTP/1.1 {} {reason}\r\n{length}", status.as_u16()).into_bytes()
 }
 
 /// A few pieces that are better copied into one.
@@ -201,14 +269,25 @@ impl AsyncRead for Stream {
         let kept = this.prefix.rest();
         if !kept.is_empty() {
             let bytes = kept.len().min(buf.remaining());
+            let before = buf.filled().len();
             buf.put_slice(&kept[..bytes]);
             this.prefix.advance(bytes);
-            return Poll::Ready(Ok(()));
+            this.inspect(buf, before);
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if this.refused.is_some() {
+            return this.poll_refused(cx);
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             this.activity.received();
+            this.inspect(buf, before);
+            if buf.filled().len() == before {
+                return this.poll_refused(cx);
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -64,8 +64,16 @@ pub struct RequestView {
 pub struct ClientView {
     /// After trusted proxies are resolved.
     pub ip: IpAddr,
-    /// `tls.version`, `conn.protocol` and others.
+    /// `conn.protocol` and others.
     pub attributes: SmallVec<[(&'static str, Cow<'static, str>); 1]>,
+    /// Those of its connection: `tls.version` and others.
+    pub connection: Option<Arc<dyn Attributes>>,
+}
+
+/// What is known of a connection, by name.
+pub trait Attributes: std::fmt::Debug + Send + Sync {
+    /// An attribute; none if it is not known.
+    fn attribute(&self, name: &str) -> Option<&str>;
 }
 
 /// One edit of a header.

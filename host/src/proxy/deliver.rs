@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, TRANSFER_ENCODING};
+use http::header::{
+    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, STRICT_TRANSPORT_SECURITY,
+    TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::body::{Body, Logged, Pieces};
@@ -117,6 +120,11 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
             Some(place) if place.is_empty() => *place = value,
             _ => _ = answer.headers.append(CACHE_STATUS, value),
         }
+    }
+    let https = &answer.carried.site.host.settings.https;
+    if let Some(hsts) = https.hsts.as_ref().filter(|_| answer.carried.exchange.request.scheme == "https") {
+        // RFC 6797 section 7.2: never over http.
+        answer.headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     let judged = answer.carried.policies.exports(Phase::OnDeliver);
     if judged {
@@ -340,10 +348,15 @@ fn finish(answer: Box<Deliverable>, status: StatusCode, body: Body) -> Response<
 
 /// An answer to a request that belongs to no site.
 pub fn plain(proxy: Local<Proxy>, why: &str, logged: Logged) -> Response<Body> {
+    let (headers, page) = failure::page(logged.status, why);
+    local(proxy, logged, headers, page)
+}
+
+/// The same, with these fields and this body.
+pub fn local(proxy: Local<Proxy>, logged: Logged, mut headers: HeaderMap, body: Bytes) -> Response<Body> {
     let status = logged.status;
-    let (mut headers, page) = failure::page(status, why);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(page.len() as u64));
-    let body = if logged.method == Method::HEAD { Body::empty() } else { Body::full(page) };
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
+    let body = if logged.method == Method::HEAD { Body::empty() } else { Body::full(body) };
     let body = body.refused(proxy, logged);
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -76,7 +76,11 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
         received_at: proxy.clock.now(),
     };
     clean(&mut request, false);
-    let client = ClientView { ip: question.client, attributes: smallvec![("conn.protocol", "HTTP/1.1".into())] };
+    let client = ClientView {
+        ip: question.client,
+        attributes: smallvec![("conn.protocol", "HTTP/1.1".into())],
+        connection: None,
+    };
     let exchange = Exchange::new(request, client);
     let version = Version::HTTP_11;
     let mut carried = Carried::begin(proxy.clone(), generation, site, exchange, version, question.client, false);

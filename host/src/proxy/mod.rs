@@ -13,6 +13,7 @@ mod ask;
 mod body;
 mod decide;
 mod deliver;
+mod door;
 pub mod explain;
 mod failure;
 mod fetch;
@@ -30,6 +31,7 @@ mod steps;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -43,14 +45,17 @@ use crate::clock::Clock;
 use crate::local::{self, Local};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{Session, Tls};
 
 /// What is known of the connection that a request came by.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub struct Peer<'a> {
     /// The other side's address.
     pub address: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// What is known of its TLS.
+    pub tls: Option<&'a Arc<Session>>,
 }
 
 /// Everything that requests share. The configuration in force is swapped as a whole at a reload; a request keeps the one that
@@ -62,11 +67,21 @@ pub struct Proxy {
     metrics: Arc<Metrics>,
     clock: Clock,
     orphans: pump::Orphans,
+    tls: Arc<Tls>,
+    /// Where https is served, for redirects; 0 if it is not.
+    https_port: AtomicU16,
 }
 
 impl Proxy {
     /// A proxy with a first configuration.
-    pub fn new(generation: Generation, cache: Cache, log: AccessLog, metrics: Arc<Metrics>, clock: Clock) -> Arc<Self> {
+    pub fn new(
+        generation: Generation,
+        cache: Cache,
+        log: AccessLog,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        tls: Arc<Tls>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             generation: ArcSwap::from_pointee(generation),
             cache,
@@ -74,6 +89,8 @@ impl Proxy {
             metrics,
             clock,
             orphans: pump::Orphans::default(),
+            tls,
+            https_port: AtomicU16::new(0),
         })
     }
 
@@ -81,6 +98,11 @@ impl Proxy {
     pub fn replace(&self, generation: Generation) {
         self.generation.store(Arc::new(generation));
         local::forget();
+    }
+
+    /// Says at which port https is served; none: not at all.
+    pub fn serve_https_at(&self, port: Option<u16>) {
+        self.https_port.store(port.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// The configuration in force.
@@ -101,7 +123,7 @@ impl Proxy {
     /// Answers one request.
     pub fn serve(
         own: Local<Self>,
-        peer: Peer,
+        peer: Peer<'_>,
         request: Request<Option<Upload>>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         steps::serve(own, peer, request)

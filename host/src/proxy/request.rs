@@ -1,6 +1,7 @@
 //! What came in, checked (RFC 9110 section 7.2, RFC 9112 section 3.2): one reading of authority, path and body, or a refusal.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -13,11 +14,12 @@ use smallvec::smallvec;
 use super::Peer;
 use crate::clock::Timestamp;
 use crate::policy::Exchange;
-use crate::policy::exchange::{ClientView, RequestView};
+use crate::policy::exchange::{Attributes, ClientView, RequestView};
 use crate::semantics::authority::{Authority, AuthorityText};
 use crate::semantics::interest::Interest;
 use crate::semantics::target::{Target, TargetError};
 use crate::semantics::{forwarded, hop_by_hop};
+use crate::tls::Session;
 
 /// The body of a request, as it comes in.
 pub struct Upload(UnsyncBoxBody<Bytes, BoxError>);
@@ -85,7 +87,7 @@ pub type Refusal = Box<(Refused, http::request::Parts)>;
 
 /// Reads the head, and takes out of it what no origin and no policy is to see.
 pub fn read(
-    peer: Peer,
+    peer: Peer<'_>,
     request: Request<Option<Upload>>,
     trusted: &[ipnet::IpNet],
     received_at: Timestamp,
@@ -110,8 +112,15 @@ pub fn read(
         received_at,
     };
     clean(&mut request, peer_trusted);
-    let client = ClientView { ip, attributes: smallvec![("conn.protocol", protocol.into())] };
+    let connection = peer.tls.map(|session| Arc::clone(session) as Arc<dyn Attributes>);
+    let client = ClientView { ip, attributes: smallvec![("conn.protocol", protocol.into())], connection };
     Ok(Readable { exchange: Exchange::new(request, client), version: parts.version, brought, upload, peer_trusted })
+}
+
+impl Attributes for Session {
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.attribute(name)
+    }
 }
 
 /// The port of an authority where it is not the scheme's own: the same port, said or not, is the same place.
@@ -222,7 +231,7 @@ fn body_of(headers: &HeaderMap, body: bool) -> Result<Brought, Refused> {
 }
 
 /// The client behind trusted proxies, and its scheme.
-pub fn client_of(peer: Peer, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> (IpAddr, &'static str, bool) {
+pub fn client_of(peer: Peer<'_>, headers: &HeaderMap, trusted: &[ipnet::IpNet]) -> (IpAddr, &'static str, bool) {
     let address = peer.address.ip().to_canonical();
     if trusted.is_empty() {
         return (address, peer.scheme, false);

@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use super::body::Logged;
 use super::decide;
 use super::deliver::{self, Deliverable};
+use super::door::{self, Door};
 use super::fetch;
 use super::gap::{self, Begun};
 use super::outcome::{Forward, Outcome, Word};
@@ -156,10 +157,10 @@ pub struct StaleEntry {
 /// Runs the steps. What came in is read at once, before there is a future that it would have to be moved into and out of.
 pub fn serve(
     proxy: Local<Proxy>,
-    peer: Peer,
+    peer: Peer<'_>,
     request: Request<Option<request::Upload>>,
 ) -> impl Future<Output = Response<Body>> + Send + use<> {
-    let routed = Received::read(proxy, peer, request).and_then(Received::route);
+    let routed = Received::read(proxy, peer, request).and_then(|received| received.route(peer));
     async move {
         match routed {
             Ok(routed) => match run(routed).await {
@@ -192,7 +193,7 @@ impl Received {
     /// Reads and checks what came in.
     fn read(
         proxy: Local<Proxy>,
-        peer: Peer,
+        peer: Peer<'_>,
         request: Request<Option<request::Upload>>,
     ) -> Result<Self, Box<Response<Body>>> {
         let generation = proxy.generation_here();
@@ -218,21 +219,28 @@ impl Received {
     }
 
     /// Finds the site. An unknown host is misdirected: 421 (RFC 9110 section 15.5.20).
-    fn route(self) -> Result<Routed, Box<Response<Body>>> {
+    fn route(self, by: Peer<'_>) -> Result<Routed, Box<Response<Body>>> {
         let Self { request, peer, proxy, generation } = self;
         let request::Readable { exchange, version, brought, upload, peer_trusted } = request;
-        let Some(site) = generation.route(&exchange.request.host).map(Local::of) else {
+        let site = generation.route(&exchange.request.host);
+        let sent_away = match door::pass(&proxy, &generation, site, by, &exchange.request) {
+            Door::In => None,
+            door => Some(door),
+        };
+        let site = site.map(Local::of).filter(|_| sent_away.is_none());
+        let Some(site) = site else {
             let request = exchange.request;
             let logged = Logged {
                 client: exchange.client.ip,
                 method: request.method,
                 target: request.target.raw().to_owned(),
                 version,
-                status: StatusCode::MISDIRECTED_REQUEST,
+                status: sent_away.as_ref().map_or(StatusCode::MISDIRECTED_REQUEST, Door::status),
                 referer: request.headers.get(http::header::REFERER).cloned(),
                 user_agent: request.headers.get(http::header::USER_AGENT).cloned(),
             };
-            return Err(Box::new(deliver::plain(proxy, "no such host here", logged)));
+            let away = sent_away.unwrap_or(Door::Misdirected("no such host here"));
+            return Err(Box::new(away.answer(proxy, logged)));
         };
         let carried = Carried::begin(proxy, generation, site, exchange, version, peer, peer_trusted);
         Ok(Routed { carried, upload: Upload { body: upload, brought } })

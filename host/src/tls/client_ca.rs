@@ -1,6 +1,6 @@
 //! A CA that clients have to be certified by.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -17,6 +17,7 @@ use super::error::CertificateError;
 /// The certificates of a CA for clients.
 #[derive(Debug)]
 pub struct ClientCa {
+    file: PathBuf,
     roots: Arc<RootCertStore>,
     id: [u8; 32],
 }
@@ -36,7 +37,12 @@ impl ClientCa {
         }
         let mut id = [0; 32];
         id.copy_from_slice(digest::digest(&digest::SHA256, &text).as_ref());
-        Ok(Self { roots: Arc::new(roots), id })
+        Ok(Self { file: file.to_owned(), roots: Arc::new(roots), id })
+    }
+
+    /// Where it was read.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Tells it from any other: a connection that was accepted by one is good for no host that asks for another.

@@ -5,24 +5,25 @@
 //!   names       from the name in the hello to certificates: static ones first, then issued ones
 //!     files     certificates of hosts.json, read again when they change
 //!     certificate, client_ca    one certificate with its key; one CA for clients
-//! challenges    answers for an ACME server, while it asks
+//! acme          automatic certificates: orders, challenges, renewal
+//!   store       where they and the account are kept
 //! session       what is known of a connection that was accepted
 //! ```
 //!
 //! TLS 1.2 and 1.3 with the suites of aws-lc-rs, which are those of Mozilla's intermediate profile: ECDHE with AES-GCM or
 //! ChaCha20-Poly1305. No early data: a request in it could be played again (RFC 8446 section 8).
 
+pub mod acme;
 mod certificate;
-mod challenges;
 mod client_ca;
 mod error;
 mod files;
 mod names;
 mod server;
 mod session;
+pub mod store;
 
 pub use certificate::Certificate;
-pub use challenges::Challenges;
 pub use client_ca::ClientCa;
 pub use error::CertificateError;
 pub use files::CertificateFiles;

@@ -13,8 +13,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, Resol
 use rustls::sign::CertifiedKey;
 use smallvec::{SmallVec, smallvec};
 
+use super::acme::{ACME_TLS_ALPN, Challenges};
 use super::certificate::{Certificate, choose};
-use super::challenges::Challenges;
 use super::client_ca::ClientCa;
 use super::error::CertificateError;
 use super::files::StaticCertificates;
@@ -22,9 +22,6 @@ use super::names::{ByName, Hosts, Several, is_automatic};
 use super::{Settings, Source};
 use crate::clock::{Clock, Timestamp};
 use crate::semantics::authority::{HostPattern, Hostname};
-
-/// The ALPN name of a client that validates a challenge (RFC 8737 section 3).
-const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// What a client's hello is answered with.
 pub enum Choice {
@@ -43,6 +40,7 @@ pub struct Tls {
     statics: Mutex<StaticCertificates>,
     shared: Arc<Shared>,
     challenge: Arc<ServerConfig>,
+    challenges: Arc<Challenges>,
 }
 
 /// What the settings of connections look certificates up in.
@@ -72,16 +70,23 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let shared = Arc::new(Shared { tables: ArcSwap::from_pointee(Tables::default()), issued: RwLock::default() });
         let plain = Arc::new(config(&provider, &shared, None)?);
-        let mut challenge =
-            builder(&provider)?.with_no_client_auth().with_cert_resolver(Arc::new(ForChallenges(challenges)));
-        challenge.alpn_protocols = vec![ACME_TLS.to_vec()];
+        let mut challenge = builder(&provider)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ForChallenges(Arc::clone(&challenges))));
+        challenge.alpn_protocols = vec![ACME_TLS_ALPN.to_vec()];
         Ok(Self {
             provider,
             current: ArcSwap::from_pointee(Current { plain, verified: FxHashMap::default() }),
             statics: Mutex::default(),
             shared,
             challenge: Arc::new(challenge),
+            challenges,
         })
+    }
+
+    /// Answers to challenges.
+    pub fn challenges(&self) -> Arc<Challenges> {
+        Arc::clone(&self.challenges)
     }
 
     /// Puts other settings in force, for connections that are accepted from now on. Returns a line for each certificate that
@@ -139,7 +144,8 @@ impl Tls {
     }
 
     /// Shows a certificate that was issued for a name.
-    pub fn issued(&self, name: &str, certificate: Arc<Certificate>) {
+    pub fn issued(&self, name: &str, key: Arc<CertifiedKey>, not_after: Timestamp) {
+        let certificate = Arc::new(Certificate { key, names: vec![name.into()], not_after });
         self.shared.issued.write().insert(name.into(), certificate);
     }
 
@@ -168,7 +174,7 @@ impl Tls {
 
     /// What a client's hello is answered with.
     pub fn choose(&self, hello: &ClientHello<'_>) -> Choice {
-        if hello.alpn().is_some_and(|mut names| names.any(|name| name == ACME_TLS)) {
+        if hello.alpn().is_some_and(|mut names| names.any(|name| name == ACME_TLS_ALPN)) {
             return Choice::Challenge(Arc::clone(&self.challenge));
         }
         let name = hello.server_name().and_then(|name| Hostname::parse(name).ok());

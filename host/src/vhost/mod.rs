@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
 use crate::origin::Origin;
 use crate::policy::{Chain, ChainSettings};
-use crate::semantics::authority::HostPattern;
+use crate::semantics::authority::{HostPattern, Hostname};
+use crate::tls::{ClientCa, Source};
 
 pub use table::Table;
 
@@ -36,6 +37,23 @@ pub struct Settings {
     pub purge: Option<PurgeMethod>,
     /// The longest request body, in bytes.
     pub max_body_bytes: u64,
+    /// HTTPS.
+    pub https: Https,
+}
+
+/// What a host says of HTTPS.
+#[derive(Clone, Debug)]
+pub struct Https {
+    /// Where its certificate comes from.
+    pub source: Source,
+    /// Clients have to be certified by it.
+    pub client_ca: Option<Arc<ClientCa>>,
+    /// Requests over http are sent to https, once there is a certificate.
+    pub redirect: bool,
+    /// The value of Strict-Transport-Security (RFC 6797 section 6.1).
+    pub hsts: Option<HeaderValue>,
+    /// The name that requests to any other name of this host are redirected to.
+    pub canonical: Option<Hostname>,
 }
 
 /// What clients may do.

@@ -159,6 +159,8 @@ impl wit::client::Host for State {
 
     fn attribute(&mut self, name: String) -> Host<Option<String>> {
         let client = &trap(self.exchange("attribute", Moments::PHASES))?.client;
-        Ok(client.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone().into_owned()))
+        let own = client.attributes.iter().find(|(own, _)| *own == name).map(|(_, value)| &**value);
+        let found = own.or_else(|| client.connection.as_ref()?.attribute(&name));
+        Ok(found.map(str::to_owned))
     }
 }

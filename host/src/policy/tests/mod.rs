@@ -113,7 +113,7 @@ fn exchange() -> Box<Exchange> {
         received_at: NOW,
     };
     let attributes = smallvec![("conn.protocol", "h2".into())];
-    Exchange::new(request, ClientView { ip: "192.0.2.7".parse().unwrap(), attributes })
+    Exchange::new(request, ClientView { ip: "192.0.2.7".parse().unwrap(), attributes, connection: None })
 }
 
 fn with_response() -> Box<Exchange> {

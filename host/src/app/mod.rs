@@ -1,5 +1,7 @@
 //! Builds the rooms in order, runs, reloads, drains. The only place that knows all of them.
 
+mod certificates;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
+use self::certificates::{Certificates, secure};
 use crate::admin::{self, Admin, Control};
 use crate::cache::Cache;
 use crate::cache::purges::PurgeScope;
@@ -31,6 +34,7 @@ use crate::proxy::{self, Generation, Peer, Proxy};
 use crate::semantics::authority::HostPattern;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::tls::Tls;
 use crate::vhost::{Table, VirtualHost};
 use crate::{origin, policy, telemetry};
 
@@ -104,6 +108,9 @@ pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
     }
     policies.domains(&chains);
     policies.put_in_force(&chains);
+    if let Err(error) = secure(resolved).map(|(_, problems)| mistakes.extend(problems)) {
+        mistakes.push(error);
+    }
     for chain in chains.iter().flat_map(with_domains) {
         let host = &chain.settings().host;
         mistakes.extend(problems(&chain));
@@ -125,6 +132,9 @@ struct Inner {
     file: PathBuf,
     proxy: Arc<Proxy>,
     http: Listening,
+    https: Listening,
+    tls: Arc<Tls>,
+    certificates: Certificates,
     token: admin::Token,
     cache: Cache,
     policies: Arc<Policies>,
@@ -153,6 +163,12 @@ impl App {
         let policies =
             Policies::start(resolved.policies.clone(), Arc::clone(&metrics)).context("policies cannot run")?;
         let unmade = |lines: Vec<String>| StartError::Machine(lines.join("; "));
+        let (tls, problems) = secure(&resolved).map_err(StartError::Machine)?;
+        if !problems.is_empty() {
+            return Err(unmade(problems));
+        }
+        let certificates = Certificates::start(Arc::clone(&tls), Arc::clone(&metrics), clock.clone());
+        let automatic = certificates.prepare(resolved.acme.as_ref()).await.map_err(StartError::Machine)?;
         let origins = origins(&resolved, &metrics).await.map_err(unmade)?;
         let (generation, chains) =
             generation(&resolved, origins, &policies, &metrics, None, &mut Vec::new()).await.map_err(unmade)?;
@@ -162,7 +178,7 @@ impl App {
         if let Err(error) = policies.watch() {
             tracing::warn!(%error, "the policies folder is not watched; a reload still looks at it");
         }
-        let proxy = Proxy::new(generation, cache.clone(), log, Arc::clone(&metrics), clock.clone());
+        let proxy = Proxy::new(generation, cache.clone(), log, Arc::clone(&metrics), clock.clone(), Arc::clone(&tls));
         let token = admin::auth::token_for(resolved.admin_token.as_ref().map(|token| &*token.0), &resolved.cache.dir)
             .context("the admin token cannot be made")?;
         let token = admin::Token::from(token);
@@ -177,10 +193,22 @@ impl App {
         let http = Listening::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
             .await
             .map_err(|error| StartError::Machine(format!("the http listener cannot start: {error}")))?;
+        let settings = listener::Settings {
+            tls: Some(Arc::clone(&tls)),
+            workers: Some(workers.clone()),
+            ..listener::Settings::at(resolved.https.clone())
+        };
+        let https = Listening::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
+            .await
+            .map_err(|error| StartError::Machine(format!("the https listener cannot start: {error}")))?;
+        proxy.serve_https_at(port_of(&https));
         let inner = Arc::new(Inner {
             file: resolved.file.clone(),
             proxy,
             http,
+            https,
+            tls,
+            certificates,
             token: token.clone(),
             cache,
             policies,
@@ -198,8 +226,11 @@ impl App {
             .await
             .map_err(|error| StartError::Machine(format!("the admin listener cannot start: {error}")))?;
         let app = Self { inner, admin, workers };
+        // Whoever validates finds the listeners open.
+        app.inner.certificates.order(automatic).await;
         let texts: Vec<String> = app.http_addresses().iter().map(ToString::to_string).collect();
-        tracing::info!(http = ?texts, admin = %app.admin_address(), "listening");
+        let secured: Vec<String> = app.inner.https.addresses().iter().map(ToString::to_string).collect();
+        tracing::info!(http = ?texts, https = ?secured, admin = %app.admin_address(), "listening");
         Ok(app)
     }
 
@@ -224,12 +255,18 @@ impl App {
         let Self { inner, admin, workers } = self;
         // Load balancers learn it from /readyz while requests in flight finish.
         inner.draining.store(true, Ordering::Release);
-        inner.http.drain(at_most).await;
+        tokio::join!(inner.http.drain(at_most), inner.https.drain(at_most));
         admin.drain(Duration::from_secs(1)).await;
         inner.cache.close().await;
         // What fills and policies have under way ends here.
         drop(workers);
     }
+}
+
+/// The port for redirects to https.
+fn port_of(https: &Listening) -> Option<u16> {
+    let ports: Vec<u16> = https.addresses().iter().map(SocketAddr::port).collect();
+    ports.iter().find(|port| **port == 443).or(ports.first()).copied()
 }
 
 /// Builds the origins of a configuration. Touches nothing that is in service.
@@ -362,6 +399,9 @@ impl Inner {
         // What can fail comes first.
         let listen = (resolved.http != old.http).then(|| self.http.prepare(&resolved.http)).transpose();
         let listen = listen.map_err(|error| vec![format!("listen.http: {error}")])?;
+        let listen_https = (resolved.https != old.https).then(|| self.https.prepare(&resolved.https)).transpose();
+        let listen_https = listen_https.map_err(|error| vec![format!("listen.https: {error}")])?;
+        let automatic = self.certificates.prepare(resolved.acme.as_ref()).await.map_err(|error| vec![error])?;
         let token = if resolved.admin_token == old.admin_token {
             None
         } else {
@@ -382,12 +422,14 @@ impl Inner {
                     return Err(mistakes);
                 }
             };
+        changes.extend(self.tls.configure(&resolved.tls()).map_err(|error| vec![error.to_string()])?);
         self.cache.configure(resolved.cache.disk_bytes, resolved.cache.memory_bytes);
         let names = |all: &[crate::vhost::Settings]| all.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
         let (before, after) = (names(&old.hosts), names(&resolved.hosts));
         changes.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("host {name} added")));
         changes.extend(before.iter().filter(|name| !after.contains(name)).map(|name| format!("host {name} removed")));
         self.proxy.replace(generation);
+        self.certificates.order(automatic).await;
         // Only now: what is not wanted any more was, for the requests before.
         let policies = Arc::clone(&self.policies);
         match tokio::task::spawn_blocking(move || policies.put_in_force(&chains)).await {
@@ -397,6 +439,11 @@ impl Inner {
         if let Some(change) = listen {
             self.http.apply(change);
             changes.push(format!("listening at {:?}", self.http.addresses()));
+        }
+        if let Some(change) = listen_https {
+            self.https.apply(change);
+            self.proxy.serve_https_at(port_of(&self.https));
+            changes.push(format!("listening over TLS at {:?}", self.https.addresses()));
         }
         if let Some(token) = token {
             self.token.set(token);
@@ -437,6 +484,7 @@ impl Control for Inner {
                 "hosts": hosts,
                 "cache": self.cache.stats(),
                 "policies": self.policies.status(),
+                "certificates": self.certificates.status(),
                 "failed_reload": *self.failed_reload.lock(),
             })
         })
@@ -480,7 +528,7 @@ impl listener::Service for ProxyService {
     type Future = Answering;
 
     fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Answering {
-        let peer = Peer { address: connection.peer, scheme: connection.scheme };
+        let peer = Peer { address: connection.peer, scheme: connection.scheme, tls: connection.tls.as_ref() };
         let request = request.map(|body| {
             // Most requests bring none: nothing to box.
             (!http_body::Body::is_end_stream(&body)).then(|| proxy::Upload::new(body))

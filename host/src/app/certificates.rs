@@ -1,0 +1,165 @@
+//! Certificates of the running program: static ones read again when they change, automatic ones ordered and renewed.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rustls::sign::CertifiedKey;
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Resolved};
+use crate::telemetry::metrics::{Metrics, NameLabels};
+use crate::tls::Tls;
+use crate::tls::acme::{Acme, Challenges, Events, Settings, Waits};
+use crate::tls::store::FolderStore;
+
+/// How often the files of certificates are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// TLS as hosts.json has it, and what is wrong with its certificates.
+pub(super) fn secure(resolved: &Resolved) -> Result<(Arc<Tls>, Vec<String>), String> {
+    let tls = Tls::new(Arc::new(Challenges::default())).map_err(|error| error.to_string())?;
+    tls.configure(&resolved.tls()).map_err(|error| error.to_string())?;
+    let problems = tls.problems().into_iter().map(|problem| format!("tls.certificates: {problem}")).collect();
+    Ok((Arc::new(tls), problems))
+}
+
+/// What keeps certificates in service. Ends when dropped.
+pub(super) struct Certificates {
+    shared: Arc<Shared>,
+    _looking: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    tls: Arc<Tls>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    acme: Mutex<Option<(config::Acme, Arc<Acme>)>>,
+}
+
+impl Certificates {
+    /// Starts to look after `tls`. Automatic certificates wait for `order`.
+    pub fn start(tls: Arc<Tls>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let shared = Arc::new(Shared { tls, metrics, clock, acme: Mutex::new(None) });
+        let looking = AbortOnDropHandle::new(tokio::spawn(look_after(Arc::clone(&shared))));
+        Self { shared, _looking: looking }
+    }
+
+    /// Opens the store of automatic certificates and sees to it that the ACME server can be trusted. Orders nothing.
+    pub async fn prepare(&self, acme: Option<&config::Acme>) -> Result<Prepared, String> {
+        let Some(acme) = acme.cloned() else { return Ok(Prepared(None)) };
+        if let Some((known, running)) = &*self.shared.acme.lock()
+            && *known == acme
+        {
+            return Ok(Prepared(Some((acme, Arc::clone(running)))));
+        }
+        let settings = Settings {
+            contact: acme.contact.clone(),
+            directory: acme.directory.clone(),
+            ca: acme.ca.clone(),
+            clock: self.shared.clock.clone(),
+            waits: Waits::default(),
+        };
+        let folder: PathBuf = acme.store.clone();
+        let store = tokio::task::spawn_blocking(move || FolderStore::open(&folder)).await;
+        let store = store.map_err(|error| error.to_string())?;
+        let store = store.map_err(|error| format!("acme.store: {}: {error}", acme.store.display()))?;
+        let events = Arc::new(Told { tls: Arc::clone(&self.shared.tls), metrics: Arc::clone(&self.shared.metrics) });
+        let running = Acme::start(settings, Arc::new(store), self.shared.tls.challenges(), events)
+            .map_err(|error| format!("acme: {error}"))?;
+        Ok(Prepared(Some((acme, running))))
+    }
+
+    /// Orders certificates for the names that are to have automatic ones by now, and shows what the store holds of them.
+    pub async fn order(&self, prepared: Prepared) {
+        *self.shared.acme.lock() = prepared.0;
+        let shared = Arc::clone(&self.shared);
+        // The store is on the disk.
+        if let Err(error) = tokio::task::spawn_blocking(move || shared.set_names()).await {
+            tracing::error!(%error, "automatic certificates were not looked at");
+        }
+    }
+
+    /// What is known of automatic certificates, for the admin listener.
+    pub fn status(&self) -> Value {
+        let acme = self.shared.acme.lock().as_ref().map(|(_, acme)| Arc::clone(acme));
+        let seconds = |time: Option<SystemTime>| time.map(|time| Timestamp::from_system(time).as_millis() / 1000);
+        let names = acme.map(|acme| acme.status()).unwrap_or_default().into_iter().map(|name| {
+            json!({
+                "name": name.name,
+                "state": name.state.as_str(),
+                "not_after": seconds(name.not_after),
+                "next_attempt": seconds(name.next_attempt),
+                "last_error": name.last_error,
+            })
+        });
+        json!({ "automatic": names.collect::<Vec<Value>>(), "problems": self.shared.tls.problems() })
+    }
+}
+
+/// Automatic certificates that can be put in service.
+pub(super) struct Prepared(Option<(config::Acme, Arc<Acme>)>);
+
+impl Shared {
+    fn set_names(&self) {
+        let acme = self.acme.lock().as_ref().map(|(_, acme)| Arc::clone(acme));
+        let names = if acme.is_some() { self.tls.automatic_names() } else { BTreeSet::new() };
+        self.tls.retain_issued(&names);
+        if let Some(acme) = acme {
+            acme.set_names(names);
+        }
+    }
+
+    /// Reads what has changed, and tells when certificates end.
+    fn look(&self) {
+        let lines = self.tls.refresh();
+        if !lines.is_empty() {
+            // A static certificate that came takes its names from the automatic ones; one that went gives them back.
+            self.set_names();
+        }
+        for line in lines {
+            tracing::warn!("{line}");
+        }
+        self.metrics.certificate_seconds.clear();
+        for (name, end) in self.tls.expiries() {
+            let seconds = i64::try_from(end.as_millis() / 1000).unwrap_or(i64::MAX);
+            self.metrics.certificate_seconds.get_or_create(&NameLabels { name }).set(seconds);
+        }
+    }
+}
+
+async fn look_after(shared: Arc<Shared>) {
+    loop {
+        let looking = Arc::clone(&shared);
+        if let Err(error) = tokio::task::spawn_blocking(move || looking.look()).await {
+            tracing::error!(%error, "certificates were not looked at");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Takes what the manager of automatic certificates has to tell.
+struct Told {
+    tls: Arc<Tls>,
+    metrics: Arc<Metrics>,
+}
+
+impl Events for Told {
+    fn issued(&self, name: &str, certificate: Arc<CertifiedKey>, not_after: SystemTime) {
+        tracing::info!(
+            name,
+            not_after = Timestamp::from_system(not_after).as_millis() / 1000,
+            "certificate is in service"
+        );
+        self.tls.issued(name, certificate, Timestamp::from_system(not_after));
+    }
+
+    fn failed(&self, name: &str, reason: &str) {
+        self.metrics.certificate_failures.inc();
+        tracing::warn!(name, reason, "no certificate yet, it is tried again");
+    }
+}
