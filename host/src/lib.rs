@@ -12,11 +12,12 @@
 //! 3  purge/
 //! 2  policy/      cache/       origin/      tls/
 //! 1  semantics/   telemetry/
-//! 0  clock.rs     local.rs     region.rs    units.rs
+//! 0  clock.rs     local.rs     open_files.rs  region.rs    units.rs
 //! ```
 
 pub mod clock;
 pub mod local;
+pub mod open_files;
 pub mod region;
 pub mod units;
 

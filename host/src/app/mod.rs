@@ -26,6 +26,7 @@ use crate::cache::Cache;
 use crate::cache::purges::PurgeScope;
 use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
+use crate::listener::admission::Admission;
 use crate::listener::{self, Connection, Listening, RequestBody, Workers};
 use crate::local::Local;
 use crate::policy::{Chain, Policies};
@@ -61,6 +62,7 @@ pub async fn run(file: PathBuf) -> Result<(), StartError> {
     let resolved = config::load(&file)?;
     let (metrics, registry) = Metrics::new();
     let stderr = telemetry::tracing::init(&metrics).context("stderr cannot be used")?;
+    crate::open_files::raise();
     for line in resolved.summary() {
         eprintln!("{line}");
     }
@@ -135,6 +137,7 @@ struct Inner {
     https: Listening,
     tls: Arc<Tls>,
     certificates: Certificates,
+    admission: Arc<Admission>,
     token: admin::Token,
     cache: Cache,
     policies: Arc<Policies>,
@@ -185,8 +188,10 @@ impl App {
         let admin_at = resolved.admin;
         let region = cache.region().cloned();
         let workers = Arc::new(Workers::start().context("workers cannot be started")?);
+        let admission = Admission::new(connections(&resolved));
         let settings = listener::Settings {
             region,
+            admission: Some(Arc::clone(&admission)),
             workers: Some(workers.clone()),
             ..listener::Settings::at(resolved.http.clone())
         };
@@ -195,6 +200,7 @@ impl App {
             .map_err(|error| StartError::Machine(format!("the http listener cannot start: {error}")))?;
         let settings = listener::Settings {
             tls: Some(Arc::clone(&tls)),
+            admission: Some(Arc::clone(&admission)),
             workers: Some(workers.clone()),
             ..listener::Settings::at(resolved.https.clone())
         };
@@ -209,6 +215,7 @@ impl App {
             https,
             tls,
             certificates,
+            admission,
             token: token.clone(),
             cache,
             policies,
@@ -261,6 +268,12 @@ impl App {
         // What fills and policies have under way ends here.
         drop(workers);
     }
+}
+
+/// How many connections may be open.
+fn connections(resolved: &Resolved) -> listener::admission::Limits {
+    let (all, per_address) = resolved.max_connections;
+    listener::admission::Limits::new(all, per_address, crate::open_files::limit())
 }
 
 /// The port for redirects to https.
@@ -423,6 +436,7 @@ impl Inner {
                 }
             };
         changes.extend(self.tls.configure(&resolved.tls()).map_err(|error| vec![error.to_string()])?);
+        self.admission.configure(connections(&resolved));
         self.cache.configure(resolved.cache.disk_bytes, resolved.cache.memory_bytes);
         let names = |all: &[crate::vhost::Settings]| all.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
         let (before, after) = (names(&old.hosts), names(&resolved.hosts));

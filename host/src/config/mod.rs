@@ -46,6 +46,8 @@ pub struct Resolved {
     pub http: Vec<SocketAddr>,
     /// Where to serve over TLS.
     pub https: Vec<SocketAddr>,
+    /// Connections open at once: in all, and from one address.
+    pub max_connections: (Option<usize>, Option<usize>),
     /// Certificates in files.
     pub certificates: Vec<crate::tls::CertificateFiles>,
     /// Automatic certificates.

@@ -63,6 +63,11 @@ pub fn resolve(
         file: file.to_owned(),
         http,
         https,
+        max_connections: {
+            let listen = root.object("listen");
+            let count = |name: &str| listen.count(name).and_then(|count| usize::try_from(count).ok());
+            (count("max_connections"), count("max_connections_per_address"))
+        },
         certificates,
         acme,
         admin: admin?,

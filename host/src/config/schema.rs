@@ -57,6 +57,13 @@ static SCHEMA_ADDRESS: Shape = Shape::Leaf(Leaf::TextOrEmpty("a string"));
 
 static LISTEN: Shape = Shape::Object(&[
     field("http", &LISTEN_HTTP, Default("[\"127.0.0.1:8080\"]"), "HTTP/1.1 and cleartext HTTP/2."),
+    field(
+        "max_connections",
+        &CONNECTIONS,
+        Computed("as many as files may be open, less some"),
+        "Connections open at once.",
+    ),
+    field("max_connections_per_address", &CONNECTIONS, Computed("no limit"), "The same, from one address (IPv6: /64)."),
     field("https", &LISTEN_HTTPS, Default("[]"), "HTTP/1.1 and HTTP/2 over TLS."),
     field(
         "admin",
@@ -66,6 +73,7 @@ static LISTEN: Shape = Shape::Object(&[
     ),
 ]);
 static LISTEN_HTTP: Shape = Shape::List { each: &SOCKET, least: 1 };
+static CONNECTIONS: Shape = Shape::Leaf(Leaf::Count { least: 1, most: 100_000_000 });
 static LISTEN_HTTPS: Shape = Shape::List { each: &SOCKET, least: 0 };
 
 static TLS: Shape = Shape::Object(&[field(

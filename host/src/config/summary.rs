@@ -50,6 +50,12 @@ impl Resolved {
             "keys": capabilities.keys.iter()
                 .map(|(name, key)| (name.clone(), json!(key.path.display().to_string()))).collect::<Map<_, _>>(),
         });
+        let (all, per_address) = self.max_connections;
+        for (name, count) in [("max_connections", all), ("max_connections_per_address", per_address)] {
+            if let Some(count) = count {
+                shown["listen"][name] = count.into();
+            }
+        }
         if !self.certificates.is_empty() {
             let certificates: Vec<Value> = self.certificates.iter().map(show_certificate).collect();
             shown["tls"] = json!({ "certificates": certificates });

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::Admission;
 use super::connection::Server;
 use super::drain::Phase;
 use super::{Service, Workers};
+use crate::telemetry::metrics::RefusedLabels;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -53,21 +55,33 @@ pub(super) struct Accepting<S> {
     pub(super) server: Arc<Server<S>>,
     pub(super) tasks: TaskTracker,
     pub(super) workers: Option<Arc<Workers>>,
+    pub(super) admission: Option<Arc<Admission>>,
 }
 
 impl<S: Service> Accepting<S> {
     /// Puts a connection where it will live.
     fn begin(&self, stream: TcpStream, peer: SocketAddr) {
+        let admitted = match self.admission.as_ref().map(|admission| admission.admit(peer.ip())).transpose() {
+            Ok(admitted) => admitted,
+            Err(full) => {
+                let labels = RefusedLabels { limit: full.word() };
+                self.server.metrics().connections_refused.get_or_create(&labels).inc();
+                return;
+            }
+        };
         let server = self.server.clone();
         let Some(place) = self.workers.as_ref().and_then(|workers| workers.place()) else {
-            self.tasks.spawn(server.serve(stream, peer));
+            self.tasks.spawn(async move {
+                let _admitted = admitted;
+                server.serve(stream, peer).await;
+            });
             return;
         };
         // A socket belongs to the epoll of the runtime that it was made in.
         let Ok(stream) = stream.into_std() else { return };
         let handle = place.handle().clone();
         let serve = async move {
-            let _place = place;
+            let (_place, _admitted) = (place, admitted);
             if let Ok(stream) = TcpStream::from_std(stream) {
                 server.serve(stream, peer).await;
             }

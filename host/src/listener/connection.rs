@@ -145,14 +145,26 @@ impl<S: Service> Server<S> {
         // HTTP/2 cuts bodies into frames of its own and copies them.
         let region = self.region.clone().filter(|_| protocol == Protocol::Http1);
         let guard = (protocol == Protocol::Http1).then(|| Guard::new(self.framing));
-        let stream = Stream::new(socket, prefix, activity.clone(), region, guard);
+        let (alive, gone) = tokio::sync::oneshot::channel();
+        let stream = Stream::new(socket, prefix, activity.clone(), region, guard, alive);
         let refused = Arc::clone(&activity);
         let descriptor = stream.descriptor();
         let io = TokioIo::new(stream);
         let end = match protocol {
-            Protocol::Http1 => self.watch(self.http1.serve_connection(io, adapter), activity, descriptor).await,
+            Protocol::Http1 => {
+                let connection = self.http1.serve_connection(io, adapter).with_upgrades();
+                self.watch(connection, activity, descriptor).await
+            }
             Protocol::Http2 => self.watch(self.http2.serve_connection(io, adapter), activity, descriptor).await,
         };
+        if refused.is_upgraded() {
+            // It goes on under another protocol, and counts for as long as it lives.
+            tokio::select! {
+                _ = gone => {}
+                () = self.drain.reached(Phase::Closed) => {}
+            }
+            return;
+        }
         match end {
             End::Closed(Ok(())) | End::Aborted => {
                 if let Some(status) = refused.refused() {
@@ -274,7 +286,7 @@ trait Graceful: Future<Output = hyper::Result<()>> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-impl<S: Service> Graceful for http1::Connection<TokioIo<Stream>, Adapter<S>> {
+impl<S: Service> Graceful for http1::UpgradeableConnection<TokioIo<Stream>, Adapter<S>> {
     fn graceful_shutdown(self: Pin<&mut Self>) {
         Self::graceful_shutdown(self);
     }

@@ -6,8 +6,8 @@
 //! lingering close in `stream.rs`, without which a refusal is lost when the client is still sending). What hyper reads too
 //! loosely never gets to it: `framing/` looks at the bytes of HTTP/1.x first.
 //!
-//! The number of connections is bounded by the limit of open files of the process: when it is reached, accepting pauses
-//! and what is open goes on. Deliberately absent: what a request means (Host, CONNECT, upgrades), which is the service's.
+//! The number of connections is bounded (`admission.rs`). When open files run out all the same, accepting pauses and what is
+//! open goes on. Deliberately absent: what a request means (Host, CONNECT, upgrades), which is the service's.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -29,6 +29,7 @@ use crate::tls::{Session, Tls};
 
 mod accept;
 mod activity;
+pub mod admission;
 mod connection;
 mod drain;
 mod framing;
@@ -45,6 +46,7 @@ pub use request_body::RequestBody;
 pub use workers::Workers;
 
 use accept::Accepting;
+use admission::Admission;
 use connection::Server;
 use drain::{Drain, Phase};
 
@@ -70,6 +72,8 @@ pub struct Settings {
     pub tls: Option<Arc<Tls>>,
     /// Handshakes at once. Default 1,024: more wait for their turn, within the time for a head.
     pub handshakes: usize,
+    /// How many connections may be open.
+    pub admission: Option<Arc<Admission>>,
     /// Where connections live; with none, in the runtime that `bind` is called in.
     pub workers: Option<Arc<Workers>>,
 }
@@ -86,6 +90,7 @@ impl Settings {
             region: None,
             tls: None,
             handshakes: 1024,
+            admission: None,
             workers: None,
         }
     }
@@ -148,9 +153,14 @@ impl Listening {
         let tasks = TaskTracker::new();
         let server = Arc::new(Server::new(&settings, service, drain.clone(), metrics));
         let open = {
-            let (tasks, workers) = (tasks.clone(), settings.workers);
+            let (tasks, workers, admission) = (tasks.clone(), settings.workers, settings.admission);
             Box::new(move |socket, closing| {
-                let accepting = Accepting { server: server.clone(), tasks: tasks.clone(), workers: workers.clone() };
+                let accepting = Accepting {
+                    server: server.clone(),
+                    tasks: tasks.clone(),
+                    workers: workers.clone(),
+                    admission: admission.clone(),
+                };
                 tasks.spawn(accepting.run(socket, closing));
             })
         };

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::activity::Activity;
@@ -80,6 +81,8 @@ pub(super) struct Stream {
     /// A small write has let the worker's other connections go first, and goes out now.
     gave_way: bool,
     closing: Closing,
+    /// Tells by its end that this is gone.
+    _alive: oneshot::Sender<()>,
 }
 
 /// What is done about bytes that may not pass.
@@ -107,9 +110,11 @@ impl Stream {
         activity: Arc<Activity>,
         region: Option<Arc<Region>>,
         guard: Option<Guard>,
+        alive: oneshot::Sender<()>,
     ) -> Self {
         let region = region.filter(|_| socket.plain().is_some());
-        Self { socket, prefix, activity, region, guard, refused: None, gave_way: false, closing: Closing::Open }
+        let closing = Closing::Open;
+        Self { socket, prefix, activity, region, guard, refused: None, gave_way: false, closing, _alive: alive }
     }
 
     /// Lets the guard look at what was just read into `buf` behind `before`, and takes out what may not pass.

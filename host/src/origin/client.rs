@@ -55,15 +55,15 @@ impl Client {
     }
 
     /// Sends a request whose URI is path and query and whose Host field is set, once, and waits for the head of the
-    /// response. A `retry` goes out on a fresh connection.
+    /// response. With `fresh` it goes out on a connection that was just made.
     pub(super) async fn send(
         &self,
         request: Request<()>,
         body: OutBody,
         upload: &Arc<Upload>,
-        retry: bool,
+        fresh: bool,
     ) -> Result<Response<InBody>, OriginError> {
-        let reuse = !retry && body.is_empty() && is_idempotent(request.method());
+        let reuse = !fresh && body.is_empty() && is_idempotent(request.method());
         let pooled = if reuse { self.pool.take() } else { None };
         let lease = match pooled {
             Some(lease) => lease,
@@ -132,7 +132,7 @@ impl Client {
                 .handshake(io)
                 .await
                 .map_err(|e| self.cannot_connect(&e))?;
-            tokio::spawn(run(Arc::clone(&self.origin), connection));
+            tokio::spawn(run(Arc::clone(&self.origin), connection.with_upgrades()));
             Ok(self.pool.lease_one(sender))
         }
     }
@@ -164,9 +164,6 @@ impl Client {
             })
         };
         let response = self.within_first_byte(sending, upload).await?;
-        if response.status().is_informational() {
-            return Err(self.broken(format!("unasked-for status {}", response.status())));
-        }
         if pooled && response.status() == StatusCode::REQUEST_TIMEOUT {
             // Said to the silence before our request, which it crossed on its way (RFC 9110 section 15.5.9).
             return Err(ended("408 to a connection that was kept".to_owned(), true));

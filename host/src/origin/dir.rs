@@ -74,15 +74,19 @@ impl DirOrigin {
                 answer.headers.extend(headers);
                 answer
             }
-            Found::NotModified(headers) => {
-                OriginResponse { status: StatusCode::NOT_MODIFIED, headers, length: Some(0), body: no_body() }
-            }
+            Found::NotModified(headers) => OriginResponse {
+                status: StatusCode::NOT_MODIFIED,
+                headers,
+                length: Some(0),
+                body: no_body(),
+                upgraded: None,
+            },
             Found::Head(headers) => {
-                OriginResponse { status: StatusCode::OK, headers, length: Some(0), body: no_body() }
+                OriginResponse { status: StatusCode::OK, headers, length: Some(0), body: no_body(), upgraded: None }
             }
             Found::Body { status, headers, length, first, rest } => {
                 let body = pieces(Arc::clone(&self.name), first, rest);
-                OriginResponse { status, headers, length: Some(length), body }
+                OriginResponse { status, headers, length: Some(length), body, upgraded: None }
             }
         })
     }

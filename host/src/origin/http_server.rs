@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use hyper::upgrade::OnUpgrade;
 
 use super::body::{OutBody, Upload};
 use super::client::{Client, end_to_end};
@@ -22,6 +23,8 @@ use crate::semantics::{hop_by_hop, target};
 pub(super) struct HttpOrigin {
     name: Arc<str>,
     client: Client,
+    /// Connections that are given over to WebSocket: HTTP/1.1.
+    upgrades: Client,
     /// Path of the URL, without a slash at its end.
     base_path: String,
     host: HostField,
@@ -53,6 +56,7 @@ impl HttpOrigin {
             .map_err(|e| configuration(format!("url: {e}")))?;
         let name: Arc<str> = name.into();
         Ok(Self {
+            upgrades: Client::new(Arc::clone(&name), base.clone(), tls.clone(), Versions::One, timeouts),
             client: Client::new(Arc::clone(&name), base, tls, Versions::OneAndTwo, timeouts),
             name,
             base_path: settings.url.path().trim_end_matches('/').to_owned(),
@@ -93,6 +97,10 @@ impl HttpOrigin {
             headers.remove(name);
         }
         headers.insert(header::HOST, host);
+        if request.upgrade {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
 
         let upload = Upload::new();
         let body = OutBody::new(request.body, &upload);
@@ -105,11 +113,19 @@ impl HttpOrigin {
         *head.uri_mut() = Uri::from(target);
         *head.headers_mut() = headers;
 
-        let (parts, body) = self.client.send(head, body, &upload, request.retry).await?.into_parts();
+        let client = if request.upgrade { &self.upgrades } else { &self.client };
+        let fresh = request.retry || request.upgrade;
+        let (mut parts, body) = client.send(head, body, &upload, fresh).await?.into_parts();
+        let switched = request.upgrade && parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        let upgraded = parts.extensions.remove::<OnUpgrade>().filter(|_| switched);
+        if parts.status.is_informational() && upgraded.is_none() {
+            let reason = format!("unasked-for status {}", parts.status);
+            return Err(OriginError::Broken { origin: self.name.to_string(), reason });
+        }
         let mut headers = parts.headers;
         let length = body.length();
         end_to_end(&method, parts.status, &mut headers, length);
-        Ok(OriginResponse { status: parts.status, headers, length, body: Box::pin(body) })
+        Ok(OriginResponse { status: parts.status, headers, length, body: Box::pin(body), upgraded })
     }
 }
 

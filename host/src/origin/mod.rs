@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
+use hyper::upgrade::OnUpgrade;
 
 mod body;
 mod client;
@@ -51,6 +52,8 @@ pub struct OriginRequest {
     pub body: Option<RequestBody>,
     /// It is sent for the second time, by the origin's own decorator: on a connection that was just made.
     pub retry: bool,
+    /// The connection is to speak WebSocket (RFC 6455): it goes out once, on a connection of its own.
+    pub upgrade: bool,
 }
 
 /// A request body on its way through.
@@ -71,6 +74,8 @@ pub struct OriginResponse {
     pub length: Option<u64>,
     /// The pieces.
     pub body: BodyStream,
+    /// The connection, when the origin agreed to speak WebSocket.
+    pub upgraded: Option<OnUpgrade>,
 }
 
 impl std::fmt::Debug for OriginResponse {
@@ -233,10 +238,10 @@ fn short_answer(method: &Method, status: StatusCode, text: &'static str) -> Orig
     headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(http::header::CONTENT_LENGTH, http::HeaderValue::from(text.len()));
     if method == Method::HEAD {
-        return OriginResponse { status, headers, length: Some(0), body: no_body() };
+        return OriginResponse { status, headers, length: Some(0), body: no_body(), upgraded: None };
     }
     let body = futures_util::stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
-    OriginResponse { status, headers, length: Some(text.len() as u64), body: Box::pin(body) }
+    OriginResponse { status, headers, length: Some(text.len() as u64), body: Box::pin(body), upgraded: None }
 }
 
 /// 405 of an origin that can only be read.

@@ -61,7 +61,7 @@ impl<O: Origin> RetryingOrigin<O> {
 
     async fn ask(&self, request: OriginRequest) -> Result<OriginResponse, OriginError> {
         self.budget.lock().request(Instant::now());
-        if self.inner.kind() == OriginKind::Dir || request.body.is_some() {
+        if self.inner.kind() == OriginKind::Dir || request.body.is_some() || request.upgrade {
             return self.inner.fetch(request).await;
         }
         let again = OriginRequest {
@@ -72,6 +72,7 @@ impl<O: Origin> RetryingOrigin<O> {
             authority: request.authority.clone(),
             body: None,
             retry: true,
+            upgrade: false,
         };
         let error = match self.inner.fetch(request).await {
             Ok(response) => return Ok(response),

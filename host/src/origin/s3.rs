@@ -224,7 +224,13 @@ impl S3Origin {
                 self.see_bucket();
                 let length = body.length();
                 end_to_end(method, status, &mut headers, length);
-                Ok(OriginResponse { status, headers: of_the_object(headers), length, body: Box::pin(body) })
+                Ok(OriginResponse {
+                    status,
+                    headers: of_the_object(headers),
+                    length,
+                    body: Box::pin(body),
+                    upgraded: None,
+                })
             }
             Taken::Refusal { status, headers, document } => self.refusal(method, status, headers, &document),
         }
@@ -245,7 +251,13 @@ impl S3Origin {
                 self.see_bucket();
                 headers.remove(header::CONTENT_LENGTH);
                 end_to_end(method, status, &mut headers, None);
-                Ok(OriginResponse { status, headers: of_the_object(headers), length: Some(0), body: no_body() })
+                Ok(OriginResponse {
+                    status,
+                    headers: of_the_object(headers),
+                    length: Some(0),
+                    body: no_body(),
+                    upgraded: None,
+                })
             }
             StatusCode::PRECONDITION_FAILED => {
                 self.see_bucket();

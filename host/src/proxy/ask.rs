@@ -23,6 +23,7 @@ pub struct Ask {
     /// End-to-end fields without conditions and ranges.
     pub headers: HeaderMap,
     authority: String,
+    upgrade: bool,
 }
 
 /// What an origin answered, and for which path.
@@ -89,7 +90,7 @@ impl Ask {
             upstream.try_paths.clone()
         };
         let query = upstream.query.clone().unwrap_or_else(|| exchange.request.query().map(str::to_owned));
-        Self { origin, prefix, paths, query, headers, authority }
+        Self { origin, prefix, paths, query, headers, authority, upgrade: false }
     }
 
     /// Name of the origin in hosts.json.
@@ -100,6 +101,11 @@ impl Ask {
     /// Kind of the origin.
     pub fn kind(&self) -> OriginKind {
         self.origin.kind()
+    }
+
+    /// The same, to speak WebSocket.
+    pub fn upgrading(self) -> Self {
+        Self { upgrade: true, ..self }
     }
 
     /// The same, for one path only.
@@ -129,6 +135,7 @@ impl Ask {
                 authority: self.authority.clone(),
                 body: body.take(),
                 retry: false,
+                upgrade: self.upgrade,
             };
             let response = self.origin.fetch(request).await?;
             let unasked = match response.status {

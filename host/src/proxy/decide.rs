@@ -29,6 +29,9 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
     if let Err((status, why)) = body_allowed(&carried, upload.brought, purge.is_some()) {
         return Err(refuse(carried, status, why));
     }
+    if upload.websocket.is_some() && site.host.settings.methods != Methods::All {
+        return Err(refuse(carried, StatusCode::BAD_REQUEST, "no WebSocket is spoken here"));
+    }
     if let Some(PurgeAllow::Addresses(nets)) = purge.map(|purge| &purge.allow) {
         let client = carried.exchange.client.ip;
         if nets.iter().any(|net| net.contains(&client)) {

@@ -218,6 +218,7 @@ impl Fill {
             headers: validation::freshened(headers, &come.response.headers),
             length: None,
             body: come.response.body,
+            upgraded: None,
         };
         let judged = judge(carried, merged, &come.path, Word::Revalidated).await;
         let Judged { carried, response: merged, as_sent } = match judged {
@@ -345,7 +346,13 @@ impl Fill {
         let mut headers = response.headers;
         headers.remove(CONTENT_RANGE);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(part.size));
-        let whole = OriginResponse { status: StatusCode::OK, headers, length: response.length, body: response.body };
+        let whole = OriginResponse {
+            status: StatusCode::OK,
+            headers,
+            length: response.length,
+            body: response.body,
+            upgraded: None,
+        };
         // Judged anew if it turns out that the client's own range has to be asked for.
         let before = carried.policies.exports(Phase::OnOriginResponse).then(|| carried.exchange.clone());
         let Judged { mut carried, response: whole, as_sent } = match judge(carried, whole, &path, Word::Miss).await {

@@ -28,6 +28,7 @@ mod pump;
 mod request;
 mod site;
 mod steps;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -120,7 +120,7 @@ pub(super) fn passed_on(
     outcome: Outcome,
     negotiate: bool,
 ) -> Early {
-    let OriginResponse { status, headers, length, body } = response;
+    let OriginResponse { status, headers, length, body, .. } = response;
     let source = Source::Stream { pieces: pieces(body), length };
     Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path.into()), negotiate })
 }
@@ -138,7 +138,7 @@ pub(super) fn failed(carried: Box<Carried>, outcome: Outcome, error: &OriginErro
 
 /// The client's body on its way, cut off past the host's limit.
 fn request_body(upload: Upload, max_bytes: u64) -> Option<RequestBody> {
-    let Upload { body, brought } = upload;
+    let Upload { body, brought, .. } = upload;
     let length = match brought {
         Brought::Nothing => return None,
         Brought::Bytes(length) => Some(length),

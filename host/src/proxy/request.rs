@@ -12,6 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use smallvec::smallvec;
 
 use super::Peer;
+use super::websocket::Wanted;
 use crate::clock::Timestamp;
 use crate::policy::Exchange;
 use crate::policy::exchange::{Attributes, ClientView, RequestView};
@@ -52,6 +53,8 @@ pub struct Readable {
     pub brought: Brought,
     /// The body.
     pub upload: Option<Upload>,
+    /// The connection is to speak WebSocket.
+    pub websocket: Option<Wanted>,
     /// The other side of the connection is a trusted proxy.
     pub peer_trusted: bool,
 }
@@ -92,12 +95,13 @@ pub fn read(
     trusted: &[ipnet::IpNet],
     received_at: Timestamp,
 ) -> Result<Readable, Refusal> {
-    let (parts, upload) = request.into_parts();
+    let (mut parts, upload) = request.into_parts();
     let interest = Interest::of(&parts.headers);
     let (authority, text, target, brought) = match check(&parts, interest, upload.is_some()) {
         Ok(checked) => checked,
         Err(refused) => return Err(Box::new((refused, parts))),
     };
+    let websocket = if interest.has(Interest::CONNECTION) { Wanted::of(&mut parts) } else { None };
     let (ip, scheme, peer_trusted) = client_of(peer, &parts.headers, trusted);
     let protocol = if parts.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
     let mut request = RequestView {
@@ -114,7 +118,8 @@ pub fn read(
     clean(&mut request, peer_trusted);
     let connection = peer.tls.map(|session| Arc::clone(session) as Arc<dyn Attributes>);
     let client = ClientView { ip, attributes: smallvec![("conn.protocol", protocol.into())], connection };
-    Ok(Readable { exchange: Exchange::new(request, client), version: parts.version, brought, upload, peer_trusted })
+    let exchange = Exchange::new(request, client);
+    Ok(Readable { exchange, version: parts.version, brought, upload, websocket, peer_trusted })
 }
 
 impl Attributes for Session {

@@ -14,6 +14,7 @@ use super::gap::{self, Begun};
 use super::outcome::{Forward, Outcome, Word};
 use super::request::{self, Brought};
 use super::site::{Generation, Site};
+use super::websocket::{self, Wanted};
 use super::{Body, Peer, Proxy, failure, pass};
 use crate::cache::Asked;
 use crate::cache::control::RequestDirectives;
@@ -85,6 +86,7 @@ impl Carried {
 pub struct Upload {
     pub body: Option<request::Upload>,
     pub brought: Brought,
+    pub websocket: Option<Wanted>,
 }
 
 /// A step that ends the request early.
@@ -172,7 +174,10 @@ pub fn serve(
 }
 
 async fn run(routed: Routed) -> Result<Early, Early> {
-    let decided = decide::decide(routed).await?;
+    let mut decided = decide::decide(routed).await?;
+    if let Some(wanted) = decided.upload.websocket.take() {
+        return Ok(Box::pin(websocket::pass(decided, wanted)).await);
+    }
     let keyed = match decided.key() {
         Ok(keyed) => keyed,
         // What the cache has no part in; boxed, since it is rare and its future is large.
@@ -221,7 +226,7 @@ impl Received {
     /// Finds the site. An unknown host is misdirected: 421 (RFC 9110 section 15.5.20).
     fn route(self, by: Peer<'_>) -> Result<Routed, Box<Response<Body>>> {
         let Self { request, peer, proxy, generation } = self;
-        let request::Readable { exchange, version, brought, upload, peer_trusted } = request;
+        let request::Readable { exchange, version, brought, upload, websocket, peer_trusted } = request;
         let site = generation.route(&exchange.request.host);
         let sent_away = match door::pass(&proxy, &generation, site, by, &exchange.request) {
             Door::In => None,
@@ -243,7 +248,7 @@ impl Received {
             return Err(Box::new(away.answer(proxy, logged)));
         };
         let carried = Carried::begin(proxy, generation, site, exchange, version, peer, peer_trusted);
-        Ok(Routed { carried, upload: Upload { body: upload, brought } })
+        Ok(Routed { carried, upload: Upload { body: upload, brought, websocket } })
     }
 }
 

@@ -52,6 +52,13 @@ pub struct TimeoutLabels {
     pub limit: &'static str,
 }
 
+/// Label: the limit that a connection was closed at once by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// `connections`, `address`.
+    pub limit: &'static str,
+}
+
 /// Label: how a TLS handshake ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HandshakeLabels {
@@ -103,6 +110,7 @@ table! {
     response_bytes: BusyCounter, "proxy_response_bytes", "Bytes of bodies sent to clients";
     connections: Gauge, "listener_connections", "Connections open now";
     connections_accepted: Counter, "listener_connections_accepted", "Connections accepted";
+    connections_refused: Family<RefusedLabels, Counter>, "listener_connections_refused", "Connections closed at once because too many were open, by limit";
     connection_timeouts: Family<TimeoutLabels, Counter>, "listener_connection_timeouts", "Connections closed because the peer took too long, by limit";
     handshakes: Family<HandshakeLabels, Counter>, "tls_handshakes", "TLS handshakes, by outcome";
     certificate_seconds: Family<NameLabels, Gauge>, "tls_certificate_expiry_timestamp_seconds", "When the certificate for a name ends, in seconds since 1970";

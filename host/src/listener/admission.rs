@@ -1,0 +1,157 @@
+//! How many connections may be open: in all, and from one address. Whoever comes beyond that is closed at once, and told in
+//! metrics; those who are in are not touched.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+/// Open files that are left for others than clients: origins, the cache, logs.
+const RESERVED_FILES: usize = 512;
+
+/// The rules, and who is in. One for all listeners of clients.
+#[derive(Debug)]
+pub struct Admission {
+    limits: Mutex<Limits>,
+    open: AtomicUsize,
+    by_address: Mutex<FxHashMap<IpAddr, usize>>,
+}
+
+/// How many may be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// In all.
+    pub connections: usize,
+    /// From one address.
+    pub per_address: Option<usize>,
+}
+
+impl Limits {
+    /// As configured; by default as many in all as there are files to open, less some for others.
+    pub fn new(connections: Option<usize>, per_address: Option<usize>, open_files: usize) -> Self {
+        let default = open_files.saturating_sub(RESERVED_FILES.min(open_files / 4)).max(1);
+        Self { connections: connections.unwrap_or(default), per_address }
+    }
+}
+
+/// Why a connection is closed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Too many are open.
+    Connections,
+    /// Too many are open from its address.
+    Address,
+}
+
+impl Full {
+    /// The word for the metric's label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// The place of one connection, for as long as it lives.
+#[derive(Debug)]
+pub struct Admitted {
+    admission: Arc<Admission>,
+    counted: Option<IpAddr>,
+}
+
+impl Admission {
+    /// By these rules.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits: Mutex::new(limits), open: AtomicUsize::new(0), by_address: Mutex::default() })
+    }
+
+    /// Puts other rules in force, for connections that come from now on.
+    pub fn configure(&self, limits: Limits) {
+        *self.limits.lock() = limits;
+    }
+
+    /// A place for a connection from `address`.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
+        let limits = *self.limits.lock();
+        if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Connections);
+        }
+        let mut admitted = Admitted { admission: Arc::clone(self), counted: None };
+        if let Some(most) = limits.per_address {
+            let place = network(address);
+            let mut by_address = self.by_address.lock();
+            let open = by_address.entry(place).or_default();
+            if *open >= most {
+                return Err(Full::Address);
+            }
+            *open += 1;
+            admitted.counted = Some(place);
+        }
+        Ok(admitted)
+    }
+}
+
+/// What counts as one address: of IPv6 the network of 64 bits that one client has at its command.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(six) => IpAddr::V6((u128::from(six) >> 64 << 64).into()),
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.admission.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(place) = self.counted {
+            let mut by_address = self.admission.by_address.lock();
+            if let Some(open) = by_address.get_mut(&place) {
+                *open -= 1;
+                if *open == 0 {
+                    by_address.remove(&place);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn beyond_the_limit_nobody_comes_in_until_somebody_leaves() {
+        let admission = Admission::new(Limits { connections: 2, per_address: None });
+        let first = admission.admit(ip("192.0.2.1")).unwrap();
+        let _second = admission.admit(ip("192.0.2.1")).unwrap();
+        assert_eq!(admission.admit(ip("192.0.2.2")).unwrap_err(), Full::Connections);
+        drop(first);
+        assert!(admission.admit(ip("192.0.2.2")).is_ok());
+    }
+
+    #[test]
+    fn one_address_takes_no_more_than_its_share() {
+        let admission = Admission::new(Limits { connections: 10, per_address: Some(1) });
+        let six = admission.admit(ip("2001:db8::1")).unwrap();
+        assert_eq!(admission.admit(ip("2001:db8::2:3")).unwrap_err(), Full::Address);
+        assert!(admission.admit(ip("2001:db8:0:1::1")).is_ok());
+        assert!(admission.admit(ip("192.0.2.1")).is_ok());
+        drop(six);
+        assert!(admission.admit(ip("2001:db8::2:3")).is_ok());
+        assert!(admission.by_address.lock().is_empty() && admission.open.load(Ordering::Relaxed) == 0);
+    }
+
+    #[test]
+    fn by_default_some_files_are_left_for_others() {
+        assert_eq!(Limits::new(None, None, 1024).connections, 768);
+        assert_eq!(Limits::new(None, None, 65_536).connections, 65_024);
+        assert_eq!(Limits::new(Some(5), None, 1024).connections, 5);
+    }
+}
