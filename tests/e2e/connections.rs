@@ -38,3 +38,27 @@ async fn connections_beyond_the_limit_are_closed_and_the_others_go_on() {
         assert!(third.1.starts_with("HTTP/1.1 200 ") && second.1.starts_with("HTTP/1.1 200 "));
     }
 }
+
+#[tokio::test]
+async fn a_load_balancer_tells_by_the_proxy_protocol_whom_it_speaks_for() {
+    let origin = Origin::answering(|request| ok(request.header("x-forwarded-for").to_owned())).await;
+    let setup = setup().vhost(vhost("a.test").origin(&origin).set("methods", "all"));
+    let host = setup.config(json!({ "listen": { "proxy_protocol": ["127.0.0.0/8"] } })).start().await;
+    let request = "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let first = host.raw(format!("PROXY TCP4 198.51.100.7 192.0.2.1 4711 80\r\n{request}")).await;
+    assert!(first.text().ends_with("198.51.100.7"), "{}", first.text());
+    let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x08\xc0\0\x02\x01\x12\x67\0\x50".to_vec();
+    second.extend_from_slice(request.as_bytes());
+    assert!(host.raw(second).await.text().ends_with("198.51.100.8"));
+    host.stdout_line("198.51.100.7 ").await;
+    // Whoever has to say it and does not is not guessed at.
+    for bad in [request.to_owned(), format!("PROXY TCP4 1.2.3.4\r\n{request}"), format!("PROXY  UNKNOWN\r\n{request}")]
+    {
+        let refused = host.raw(bad).await;
+        assert!(refused.closed && refused.bytes.is_empty(), "{}", refused.text());
+    }
+    // From others it is no header but nonsense.
+    let plain = Host::with(vhost("a.test").origin(&origin)).await;
+    let answer = plain.raw(format!("PROXY TCP4 198.51.100.7 192.0.2.1 4711 80\r\n{request}")).await;
+    assert_eq!(answer.status(), 400, "{}", answer.text());
+}

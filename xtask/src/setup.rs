@@ -28,7 +28,12 @@ const WASM_PACKAGES: &[(&str, &str)] = &[
 ];
 
 /// What the benchmarks run, beside us.
-const BENCH_PACKAGES: &[(&str, &str)] = &[("nginx", "the peer, and an origin"), ("wrk", "making load")];
+const BENCH_PACKAGES: &[(&str, &str)] = &[
+    ("nginx", "the peer, and an origin"),
+    ("wrk", "making load"),
+    ("nghttp2-client", "making load by HTTP/2"),
+    ("openssl", "certificates and handshakes"),
+];
 
 /// Installs what building needs and is missing, or fails with the line that would.
 pub fn run() -> Result<()> {
@@ -45,7 +50,7 @@ pub fn run() -> Result<()> {
 /// The same for the benchmarks.
 pub fn for_benchmarks() -> Result<()> {
     // By the programs: nginx comes in several packages, and from others than Debian.
-    let programs = [("wrk", "--version"), ("nginx", "-v")];
+    let programs = [("wrk", "--version"), ("nginx", "-v"), ("h2load", "--version"), ("openssl", "version")];
     let started = |(program, argument): (&str, &str)| {
         let status = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
         // wrk ends with 1 after it told its version.
@@ -55,7 +60,7 @@ pub fn for_benchmarks() -> Result<()> {
         return Ok(());
     }
     if !Path::new("/usr/bin/dpkg-query").exists() {
-        bail!("the benchmarks run wrk and nginx: please install them");
+        bail!("the benchmarks run wrk, h2load (nghttp2), openssl and nginx: please install them");
     }
     install(BENCH_PACKAGES)
 }

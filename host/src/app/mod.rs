@@ -1,6 +1,7 @@
 //! Builds the rooms in order, runs, reloads, drains. The only place that knows all of them.
 
 mod certificates;
+mod service_manager;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -79,6 +80,8 @@ pub async fn run(file: PathBuf) -> Result<(), StartError> {
             return Err(error);
         }
     };
+    service_manager::ready();
+    let _watchdog = service_manager::watchdog();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -90,6 +93,7 @@ pub async fn run(file: PathBuf) -> Result<(), StartError> {
         }
     }
     tracing::info!("draining");
+    service_manager::stopping();
     app.stop(DRAIN).await;
     tracing::info!("stopped");
     log.flush();
@@ -237,6 +241,9 @@ impl App {
         app.inner.certificates.order(automatic).await;
         let texts: Vec<String> = app.http_addresses().iter().map(ToString::to_string).collect();
         let secured: Vec<String> = app.inner.https.addresses().iter().map(ToString::to_string).collect();
+        for address in listener::inherited::unused() {
+            tracing::warn!(%address, "a socket was handed over that hosts.json does not name");
+        }
         tracing::info!(http = ?texts, https = ?secured, admin = %app.admin_address(), "listening");
         Ok(app)
     }
@@ -273,7 +280,8 @@ impl App {
 /// How many connections may be open.
 fn connections(resolved: &Resolved) -> listener::admission::Limits {
     let (all, per_address) = resolved.max_connections;
-    listener::admission::Limits::new(all, per_address, crate::open_files::limit())
+    let proxies = resolved.proxy_protocol.clone();
+    listener::admission::Limits::new(all, per_address, proxies, crate::open_files::limit())
 }
 
 /// The port for redirects to https.

@@ -48,6 +48,8 @@ pub struct Resolved {
     pub https: Vec<SocketAddr>,
     /// Connections open at once: in all, and from one address.
     pub max_connections: (Option<usize>, Option<usize>),
+    /// Peers that speak for others by the PROXY protocol.
+    pub proxy_protocol: Vec<IpNet>,
     /// Certificates in files.
     pub certificates: Vec<crate::tls::CertificateFiles>,
     /// Automatic certificates.

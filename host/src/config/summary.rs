@@ -50,6 +50,9 @@ impl Resolved {
             "keys": capabilities.keys.iter()
                 .map(|(name, key)| (name.clone(), json!(key.path.display().to_string()))).collect::<Map<_, _>>(),
         });
+        if !self.proxy_protocol.is_empty() {
+            shown["listen"]["proxy_protocol"] = json!(strings(&self.proxy_protocol));
+        }
         let (all, per_address) = self.max_connections;
         for (name, count) in [("max_connections", all), ("max_connections_per_address", per_address)] {
             if let Some(count) = count {

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::admission::Admission;
 use super::connection::Server;
 use super::drain::Phase;
+use super::inherited;
 use super::{Service, Workers};
 use crate::telemetry::metrics::RefusedLabels;
 
@@ -32,9 +33,14 @@ pub(super) fn is_beside(address: SocketAddr, all: &[SocketAddr]) -> bool {
     address.is_ipv6() && all.iter().any(|other| other.is_ipv4() && other.port() == address.port() && other.port() != 0)
 }
 
-/// Opens a socket that listens at `address`. `all` are the addresses of the listener: an IPv6 wildcard takes IPv4 clients too,
+/// A socket that listens at `address`: one that was handed over, or a new one. `all` are the addresses of the listener: an IPv6 wildcard takes IPv4 clients too,
 /// unless an IPv4 address at the same port is asked for beside it.
 pub(super) fn listen(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
+    if let Some(socket) = inherited::take(address) {
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        return TcpListener::from_std(socket.into());
+    }
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {

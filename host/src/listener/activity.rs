@@ -6,12 +6,13 @@
 //! is exact.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
 
 use super::Settings;
+use super::frames::Flood;
 use super::sniff::Protocol;
 use crate::clock::monotonic_ms;
 
@@ -96,6 +97,8 @@ pub(super) struct Activity {
     refused: AtomicU16,
     /// The connection speaks another protocol now.
     upgraded: AtomicBool,
+    /// The flood that it was ended for: its place in `Flood::ALL`, from 1.
+    flood: AtomicU8,
     /// Milliseconds that a test pretends have passed.
     #[cfg(test)]
     pretended: AtomicU64,
@@ -119,6 +122,7 @@ impl Activity {
             hurry: AtomicBool::new(false),
             refused: AtomicU16::new(0),
             upgraded: AtomicBool::new(false),
+            flood: AtomicU8::new(0),
             #[cfg(test)]
             pretended: AtomicU64::new(0),
         })
@@ -183,6 +187,17 @@ impl Activity {
     /// Whether an answer is under way.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// It is ended for a flood.
+    pub(super) fn flood(&self, flood: Flood) {
+        let place = Flood::ALL.iter().position(|one| *one == flood).map_or(0, |place| place + 1);
+        self.flood.store(u8::try_from(place).unwrap_or(u8::MAX), Ordering::Relaxed);
+    }
+
+    /// The flood that it was ended for.
+    pub(super) fn flooded(&self) -> Option<Flood> {
+        Flood::ALL.get(usize::from(self.flood.load(Ordering::Relaxed)).checked_sub(1)?).copied()
     }
 
     /// What came in is refused, with this status.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
@@ -14,25 +16,33 @@ const RESERVED_FILES: usize = 512;
 /// The rules, and who is in. One for all listeners of clients.
 #[derive(Debug)]
 pub struct Admission {
-    limits: Mutex<Limits>,
+    limits: ArcSwap<Limits>,
     open: AtomicUsize,
     by_address: Mutex<FxHashMap<IpAddr, usize>>,
 }
 
 /// How many may be open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// In all.
     pub connections: usize,
     /// From one address.
     pub per_address: Option<usize>,
+    /// Peers that speak for others by the PROXY protocol: they are not counted by address.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Limits {
     /// As configured; by default as many in all as there are files to open, less some for others.
-    pub fn new(connections: Option<usize>, per_address: Option<usize>, open_files: usize) -> Self {
+    pub fn new(connections: Option<usize>, per_address: Option<usize>, proxies: Vec<IpNet>, open_files: usize) -> Self {
         let default = open_files.saturating_sub(RESERVED_FILES.min(open_files / 4)).max(1);
-        Self { connections: connections.unwrap_or(default), per_address }
+        Self { connections: connections.unwrap_or(default), per_address, proxies }
+    }
+}
+
+impl Limits {
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -65,23 +75,32 @@ pub struct Admitted {
 impl Admission {
     /// By these rules.
     pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits: Mutex::new(limits), open: AtomicUsize::new(0), by_address: Mutex::default() })
+        Arc::new(Self {
+            limits: ArcSwap::from_pointee(limits),
+            open: AtomicUsize::new(0),
+            by_address: Mutex::default(),
+        })
     }
 
     /// Puts other rules in force, for connections that come from now on.
     pub fn configure(&self, limits: Limits) {
-        *self.limits.lock() = limits;
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// Whether a peer has to say whom it speaks for.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.limits.load().is_proxy(address)
     }
 
     /// A place for a connection from `address`.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
-        let limits = *self.limits.lock();
+        let limits = self.limits.load();
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Connections);
         }
         let mut admitted = Admitted { admission: Arc::clone(self), counted: None };
-        if let Some(most) = limits.per_address {
+        if let Some(most) = limits.per_address.filter(|_| !limits.is_proxy(address)) {
             let place = network(address);
             let mut by_address = self.by_address.lock();
             let open = by_address.entry(place).or_default();
@@ -128,7 +147,7 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_nobody_comes_in_until_somebody_leaves() {
-        let admission = Admission::new(Limits { connections: 2, per_address: None });
+        let admission = Admission::new(Limits::new(Some(2), None, Vec::new(), 0));
         let first = admission.admit(ip("192.0.2.1")).unwrap();
         let _second = admission.admit(ip("192.0.2.1")).unwrap();
         assert_eq!(admission.admit(ip("192.0.2.2")).unwrap_err(), Full::Connections);
@@ -138,7 +157,7 @@ mod tests {
 
     #[test]
     fn one_address_takes_no_more_than_its_share() {
-        let admission = Admission::new(Limits { connections: 10, per_address: Some(1) });
+        let admission = Admission::new(Limits::new(Some(10), Some(1), Vec::new(), 0));
         let six = admission.admit(ip("2001:db8::1")).unwrap();
         assert_eq!(admission.admit(ip("2001:db8::2:3")).unwrap_err(), Full::Address);
         assert!(admission.admit(ip("2001:db8:0:1::1")).is_ok());
@@ -150,8 +169,8 @@ mod tests {
 
     #[test]
     fn by_default_some_files_are_left_for_others() {
-        assert_eq!(Limits::new(None, None, 1024).connections, 768);
-        assert_eq!(Limits::new(None, None, 65_536).connections, 65_024);
-        assert_eq!(Limits::new(Some(5), None, 1024).connections, 5);
+        assert_eq!(Limits::new(None, None, Vec::new(), 1024).connections, 768);
+        assert_eq!(Limits::new(None, None, Vec::new(), 65_536).connections, 65_024);
+        assert_eq!(Limits::new(Some(5), None, Vec::new(), 1024).connections, 5);
     }
 }

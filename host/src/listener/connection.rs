@@ -22,17 +22,20 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
+use super::admission::Admission;
 use super::drain::{Drain, Phase};
+use super::frames::{self, Frames};
 use super::framing::{self, Guard};
 use super::handshake::{self, Shaken};
 use super::request_body::RequestBody;
 use super::sniff::{Prefix, Protocol, sniff};
 use super::socket::Socket;
-use super::stream::{Away, Stream, peer, unsent};
+use super::stream::{Away, Stream, Watching, peer, unsent};
+use super::via::{self, Via};
 use super::{Connection, Service, Settings};
 use crate::clock::monotonic_ms;
 use crate::region::Region;
-use crate::telemetry::metrics::{HandshakeLabels, Metrics, TimeoutLabels};
+use crate::telemetry::metrics::{FloodLabels, HandshakeLabels, Metrics, TimeoutLabels};
 use crate::tls::{Session, Tls};
 
 /// Requests at once on an HTTP/2 connection (RFC 9113 section 5.1.2 recommends at least 100).
@@ -46,9 +49,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const STREAM_SEND_BYTES: usize = 256 << 10;
 
 /// Streams that a client may open and reset before they were handed to the service (CVE-2023-44487), and errors of its making
-/// for which we reset streams, before the connection is closed.
-const PENDING_RESETS: usize = 20;
-const ERROR_RESETS: usize = 256;
+/// for which we reset streams, before the connection is closed: the second counts over its whole life. Floods of both are
+/// `frames`' to end.
+const PENDING_RESETS: usize = STREAMS as usize;
+const ERROR_RESETS: usize = 4096;
 
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -69,6 +73,7 @@ pub(super) struct Server<S> {
     region: Option<Arc<Region>>,
     tls: Option<Arc<Tls>>,
     handshakes: Semaphore,
+    admission: Option<Arc<Admission>>,
 }
 
 impl<S: Service> Server<S> {
@@ -103,6 +108,7 @@ impl<S: Service> Server<S> {
             region: settings.region.clone(),
             tls: settings.tls.clone(),
             handshakes: Semaphore::new(settings.handshakes),
+            admission: settings.admission.clone(),
         }
     }
 
@@ -123,10 +129,10 @@ impl<S: Service> Server<S> {
         let Ok(local) = socket.local_addr() else { return };
         let opened = tokio::select! {
             biased;
-            opened = tokio::time::timeout(self.limits.head, Box::pin(self.open(socket))) => opened,
+            opened = tokio::time::timeout(self.limits.head, Box::pin(self.open(socket, peer))) => opened,
             () = self.drain.reached(Phase::Draining) => return,
         };
-        let Opened { socket, session, protocol, prefix } = match opened {
+        let Opened { socket, session, protocol, prefix, via } = match opened {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(_) => return self.count(Overdue::Head),
@@ -134,7 +140,9 @@ impl<S: Service> Server<S> {
         // The time for the head of the first request begins when it can be sent.
         let accepted = if session.is_some() { monotonic_ms() } else { accepted };
         let activity = Activity::new(accepted, protocol);
-        let scheme = if session.is_some() { "https" } else { "http" };
+        let secured = session.is_some() || via.is_some_and(|via| via.secure);
+        let scheme = if secured { "https" } else { "http" };
+        let peer = via.and_then(|via| via.source).unwrap_or(peer);
         let connection = Arc::new(Connection { peer, local, scheme, tls: session });
         let adapter = Adapter {
             service: self.service.clone(),
@@ -144,7 +152,10 @@ impl<S: Service> Server<S> {
         };
         // HTTP/2 cuts bodies into frames of its own and copies them.
         let region = self.region.clone().filter(|_| protocol == Protocol::Http1);
-        let guard = (protocol == Protocol::Http1).then(|| Guard::new(self.framing));
+        let guard = match protocol {
+            Protocol::Http1 => Watching::Http1(Guard::new(self.framing)),
+            Protocol::Http2 => Watching::Http2(Box::new(Frames::new(&frames::Limits::default()))),
+        };
         let (alive, gone) = tokio::sync::oneshot::channel();
         let stream = Stream::new(socket, prefix, activity.clone(), region, guard, alive);
         let refused = Arc::clone(&activity);
@@ -165,6 +176,11 @@ impl<S: Service> Server<S> {
             }
             return;
         }
+        if let Some(flood) = refused.flooded() {
+            tracing::debug!(%peer, flood = flood.as_str(), "connection ended for a flood of frames");
+            self.metrics.floods.get_or_create(&FloodLabels { kind: flood.as_str() }).inc();
+            return;
+        }
         match end {
             End::Closed(Ok(())) | End::Aborted => {
                 if let Some(status) = refused.refused() {
@@ -173,6 +189,9 @@ impl<S: Service> Server<S> {
             }
             // Clients that leave in the middle or speak nonsense are everyday; whoever looks into one asks for debug lines.
             End::Closed(Err(error)) => {
+                if is_flood(&error) {
+                    self.metrics.floods.get_or_create(&FloodLabels { kind: "protocol" }).inc();
+                }
                 tracing::debug!(%peer, %error, "connection ended");
                 if let Some(status) = refused.refused().or_else(|| answered(&error)) {
                     self.service.unreadable(&connection, status);
@@ -187,10 +206,14 @@ impl<S: Service> Server<S> {
 
     /// Carries a connection to where its first request can be read: the handshake, and the protocol. None if there is no more
     /// to be done for it.
-    async fn open(&self, mut socket: TcpStream) -> Option<Opened> {
+    async fn open(&self, mut socket: TcpStream, peer: SocketAddr) -> Option<Opened> {
+        let via = match &self.admission {
+            Some(admission) if admission.is_proxy(peer.ip()) => Some(via::read(&mut socket).await?),
+            _ => None,
+        };
         let Some(tls) = &self.tls else {
             let (protocol, prefix) = sniff(&mut socket).await.ok()??;
-            return Some(Opened { socket: Socket::Plain(socket), session: None, protocol, prefix });
+            return Some(Opened { socket: Socket::Plain(socket), session: None, protocol, prefix, via });
         };
         let _turn = self.handshakes.acquire().await.ok()?;
         let count = |outcome| self.metrics.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
@@ -199,7 +222,7 @@ impl<S: Service> Server<S> {
                 count(if session.resumed { "resumed" } else { "full" });
                 let protocol = if session.alpn == Some("h2") { Protocol::Http2 } else { Protocol::Http1 };
                 let socket = Socket::Tls(stream);
-                Some(Opened { socket, session: Some(session), protocol, prefix: Prefix::default() })
+                Some(Opened { socket, session: Some(session), protocol, prefix: Prefix::default(), via })
             }
             Ok(Shaken::Challenge) => {
                 count("challenge");
@@ -244,6 +267,13 @@ struct Opened {
     session: Option<Arc<Session>>,
     protocol: Protocol,
     prefix: Prefix,
+    via: Option<Via>,
+}
+
+/// Whether h2 itself has found that the peer asks for too much (RFC 9113 section 7: ENHANCE_YOUR_CALM).
+fn is_flood(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// The status that hyper has answered with by itself. Of HTTP/2 it says nothing: there such requests are reset.

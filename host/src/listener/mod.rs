@@ -32,14 +32,18 @@ mod activity;
 pub mod admission;
 mod connection;
 mod drain;
+mod frames;
 mod framing;
 mod handshake;
+pub mod inherited;
+mod proxy_protocol;
 mod request_body;
 mod sniff;
 mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod via;
 mod workers;
 
 pub use request_body::RequestBody;

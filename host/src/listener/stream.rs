@@ -21,9 +21,11 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::activity::Activity;
+use super::frames::{Flood, Frames};
 use super::framing::{Guard, Place, Refusal, Refused};
 use super::sniff::Prefix;
 use super::socket::Socket;
+use crate::clock::monotonic_ms;
 use crate::region::Region;
 
 /// How long a client may go on sending after the end.
@@ -74,8 +76,8 @@ pub(super) struct Stream {
     prefix: Prefix,
     activity: Arc<Activity>,
     region: Option<Arc<Region>>,
-    /// Looks at what comes in (HTTP/1.x).
-    guard: Option<Guard>,
+    /// Looks at what comes in, and for HTTP/2 at what goes out.
+    guard: Watching,
     /// What came in is refused.
     refused: Option<Refusing>,
     /// A small write has let the worker's other connections go first, and goes out now.
@@ -85,9 +87,20 @@ pub(super) struct Stream {
     _alive: oneshot::Sender<()>,
 }
 
+/// Who looks at the bytes of a connection.
+#[derive(Debug)]
+pub(super) enum Watching {
+    /// HTTP/1.x: what has two readings is refused.
+    Http1(Guard),
+    /// HTTP/2: floods that the protocol's own limits let through are ended.
+    Http2(Box<Frames>),
+}
+
 /// What is done about bytes that may not pass.
 #[derive(Debug)]
 enum Refusing {
+    /// They are part of a flood: this much of a goodbye is written, then the connection is closed.
+    Flood { goodbye: SmallVec<[u8; 17]>, written: usize },
     /// They are of a head: this much of an answer is written, then the connection is closed.
     Head { answer: Vec<u8>, written: usize },
     /// They are of a body: its reader gets an error.
@@ -103,13 +116,12 @@ enum Closing {
 
 impl Stream {
     /// `region`: of a plain socket only; TLS copies whatever it sends.
-    /// `guard`: of HTTP/1.x.
     pub(super) fn new(
         socket: Socket,
         prefix: Prefix,
         activity: Arc<Activity>,
         region: Option<Arc<Region>>,
-        guard: Option<Guard>,
+        guard: Watching,
         alive: oneshot::Sender<()>,
     ) -> Self {
         let region = region.filter(|_| socket.plain().is_some());
@@ -119,19 +131,52 @@ impl Stream {
 
     /// Lets the guard look at what was just read into `buf` behind `before`, and takes out what may not pass.
     fn inspect(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
-        let Some(guard) = &mut self.guard else { return };
-        if self.activity.is_upgraded() {
-            guard.open();
-        }
-        let Err(Refused { pass, refusal, place }) = guard.look(&buf.filled()[before..]) else { return };
-        buf.set_filled(before + pass);
-        self.refused = Some(match place {
-            Place::Head => {
-                self.activity.refuse(refusal.status);
-                Refusing::Head { answer: answer(refusal), written: 0 }
+        match &mut self.guard {
+            Watching::Http1(guard) => {
+                if self.activity.is_upgraded() {
+                    guard.open();
+                }
+                let Err(Refused { pass, refusal, place }) = guard.look(&buf.filled()[before..]) else { return };
+                buf.set_filled(before + pass);
+                self.refused = Some(match place {
+                    Place::Head => {
+                        self.activity.refuse(refusal.status);
+                        Refusing::Head { answer: answer(refusal), written: 0 }
+                    }
+                    Place::Body => Refusing::Body(refusal.reason),
+                });
             }
-            Place::Body => Refusing::Body(refusal.reason),
-        });
+            Watching::Http2(frames) => {
+                if let Err(flood) = frames.look(&buf.filled()[before..], monotonic_ms()) {
+                    buf.set_filled(before);
+                    self.flooded(flood);
+                }
+            }
+        }
+    }
+
+    fn flooded(&mut self, flood: Flood) {
+        self.activity.flood(flood);
+        let Watching::Http2(frames) = &self.guard else { return };
+        let goodbye = frames.goodbye().map(|frame| SmallVec::from_slice(&frame)).unwrap_or_default();
+        self.refused = Some(Refusing::Flood { goodbye, written: 0 });
+    }
+
+    /// Takes note of what was written.
+    fn went_out(&mut self, bufs: &[IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        let (Watching::Http2(frames), Poll::Ready(Ok(bytes))) = (&mut self.guard, written) else { return };
+        let mut left = *bytes;
+        let mut outcome = Ok(());
+        for piece in bufs {
+            let part = &piece[..left.min(piece.len())];
+            left -= part.len();
+            outcome = outcome.and_then(|()| frames.sent(part, monotonic_ms()));
+        }
+        if let Err(flood) = outcome
+            && self.refused.is_none()
+        {
+            self.flooded(flood);
+        }
     }
 
     /// Whoever reads next, reads the end of what may pass: a head is answered here, and nothing follows.
@@ -139,6 +184,19 @@ impl Stream {
         loop {
             match &mut self.refused {
                 None => return Poll::Ready(Ok(())),
+                Some(Refusing::Flood { goodbye, written })
+                    if *written < goodbye.len() && !self.activity.is_blocked() =>
+                {
+                    match Pin::new(&mut self.socket).poll_write(cx, &goodbye[*written..]) {
+                        Poll::Ready(Ok(bytes @ 1..)) => *written += bytes,
+                        // Nobody waits for a goodbye to be taken.
+                        _ => *written = goodbye.len(),
+                    }
+                    let _ = Pin::new(&mut self.socket).poll_flush(cx);
+                }
+                Some(Refusing::Flood { .. }) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a flood of frames")));
+                }
                 Some(Refusing::Body(reason)) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *reason)));
                 }
@@ -301,6 +359,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.went_out(&[IoSlice::new(buf)], &written);
         self.note(written)
     }
 
@@ -321,6 +380,7 @@ impl AsyncWrite for Stream {
             Some((socket, region, placed)) => poll_send(socket, region, &placed, cx),
             None => self.poll_gather(cx, bufs),
         };
+        self.went_out(bufs, &written);
         self.note(written)
     }
 

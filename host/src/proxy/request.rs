@@ -22,6 +22,9 @@ use crate::semantics::target::{Target, TargetError};
 use crate::semantics::{forwarded, hop_by_hop};
 use crate::tls::Session;
 
+/// Field lines of a request: as many as HTTP/1.1 requests may have, whatever version it came by.
+const FIELDS_MAX: usize = 100;
+
 /// The body of a request, as it comes in.
 pub struct Upload(UnsyncBoxBody<Bytes, BoxError>);
 
@@ -153,6 +156,10 @@ type Checked = (Authority, AuthorityText, Target, Brought);
 fn check(parts: &http::request::Parts, interest: Interest, body: bool) -> Result<Checked, Refused> {
     if parts.method == Method::CONNECT {
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy"));
+    }
+    if parts.headers.len() > FIELDS_MAX {
+        let why = "the request has too many fields";
+        return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
     }
     let text = authority_of(parts.version, &parts.uri, &parts.headers)?;
     let authority =

@@ -59,6 +59,13 @@ pub struct RefusedLabels {
     pub limit: &'static str,
 }
 
+/// Label: the flood of frames that an HTTP/2 connection was ended for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FloodLabels {
+    /// The kind of frames: `reset`, `ping`, `settings` and others; `protocol` for limits of the protocol's own.
+    pub kind: &'static str,
+}
+
 /// Label: how a TLS handshake ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HandshakeLabels {
@@ -111,6 +118,7 @@ table! {
     connections: Gauge, "listener_connections", "Connections open now";
     connections_accepted: Counter, "listener_connections_accepted", "Connections accepted";
     connections_refused: Family<RefusedLabels, Counter>, "listener_connections_refused", "Connections closed at once because too many were open, by limit";
+    floods: Family<FloodLabels, Counter>, "listener_http2_floods", "HTTP/2 connections ended for a flood of frames, by kind";
     connection_timeouts: Family<TimeoutLabels, Counter>, "listener_connection_timeouts", "Connections closed because the peer took too long, by limit";
     handshakes: Family<HandshakeLabels, Counter>, "tls_handshakes", "TLS handshakes, by outcome";
     certificate_seconds: Family<NameLabels, Gauge>, "tls_certificate_expiry_timestamp_seconds", "When the certificate for a name ends, in seconds since 1970";

@@ -20,10 +20,11 @@ use super::{Built, median, policies_folder, rate, requests, wrk};
 use crate::cargo::Workspace;
 
 /// Sizes of bodies, and the ratio to nginx that is aimed at with a policy on.
-const SIZES: [(&str, usize, f64); 3] = [("1k", 1 << 10, 1.0), ("100k", 100 << 10, 0.75), ("1m", 1 << 20, 1.0)];
+pub(super) const SIZES: [(&str, usize, f64); 3] =
+    [("1k", 1 << 10, 1.0), ("100k", 100 << 10, 0.75), ("1m", 1 << 20, 1.0)];
 
 /// The key of the signed links.
-const SECRET: &str = "a secret of the benchmark";
+pub(super) const SECRET: &str = "a secret of the benchmark";
 
 /// When they end: in the year 2100.
 const EXPIRES: u64 = 4_102_444_800;
@@ -56,7 +57,7 @@ struct Contender<'a> {
 }
 
 /// The host whose links are signed.
-const SIGNED: &str = "signed.test";
+pub(super) const SIGNED: &str = "signed.test";
 
 /// Measures and prints the table.
 pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
@@ -139,14 +140,14 @@ fn measure(options: &Options, size: &str, contenders: &[Contender<'_>; 4]) -> Re
 }
 
 /// A target that the policy lets through, in the scheme of policies/signed-url/README.md.
-fn signed(size: &str) -> Result<String> {
+pub(super) fn signed(size: &str) -> Result<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     mac.update(format!("proxyhost-1\nGET\n{SIGNED}\n/{size}\n\n{EXPIRES}\n\n").as_bytes());
     let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
     Ok(format!("/{size}?expires={EXPIRES}&sig={signature}"))
 }
 
-fn origin(folder: &Folder, port: u16) -> String {
+pub(super) fn origin(folder: &Folder, port: u16) -> String {
     format!(
         "    access_log off;
     server {{

@@ -4,6 +4,7 @@
 mod hit;
 mod programs;
 mod soak;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,6 +20,8 @@ use crate::{policies, setup};
 pub enum Bench {
     /// Hits: wrk against proxyhost and nginx's proxy_cache in turns, at three sizes, with and without a policy.
     Hit(hit::Options),
+    /// Hits over TLS, by HTTP/1.1 and HTTP/2, and handshakes: proxyhost and nginx in turns.
+    Tls(tls::Options),
     /// Memory: over hits and over misses, and while one huge object is fetched once for many clients.
     Soak(soak::Options),
 }
@@ -47,6 +50,7 @@ pub fn run(bench: &Bench, workspace: &Workspace) -> Result<()> {
     setup::for_benchmarks()?;
     match bench {
         Bench::Hit(options) => hit::run(options, workspace),
+        Bench::Tls(options) => tls::run(options, workspace),
         Bench::Soak(options) => soak::run(options, workspace),
     }
 }
