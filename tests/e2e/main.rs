@@ -20,6 +20,7 @@ mod framing;
 mod freshness;
 mod garage;
 mod hit_and_miss;
+mod http3;
 mod http_origin;
 mod http_side;
 mod policy;

@@ -24,6 +24,7 @@ pub mod origin;
 pub mod pebble;
 pub mod policies;
 mod process;
+pub mod python;
 pub mod s3;
 pub mod sign;
 pub mod timed;

@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("make", "building C libraries"),
     ("g++", "building RocksDB"),
     ("pebble", "an ACME server, for the tests"),
+    ("python3-venv", "an HTTP/3 client, for the tests"),
 ];
 
 /// Rust's standard library for WebAssembly, where rustup has none: a compiler of its own with vendored sources.

@@ -28,7 +28,7 @@ use crate::cache::purges::PurgeScope;
 use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
 use crate::listener::admission::Admission;
-use crate::listener::{self, Connection, Listening, RequestBody, Workers};
+use crate::listener::{self, Connection, Http3, Listening, RequestBody, Workers};
 use crate::local::Local;
 use crate::policy::{Chain, Policies};
 use crate::proxy::explain::{self, Question};
@@ -139,6 +139,7 @@ struct Inner {
     proxy: Arc<Proxy>,
     http: Listening,
     https: Listening,
+    http3: Http3,
     tls: Arc<Tls>,
     certificates: Certificates,
     admission: Arc<Admission>,
@@ -208,15 +209,24 @@ impl App {
             workers: Some(workers.clone()),
             ..listener::Settings::at(resolved.https.clone())
         };
+        let over_udp = settings.clone();
         let https = Listening::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
             .await
             .map_err(|error| StartError::Machine(format!("the https listener cannot start: {error}")))?;
+        // The same ports: where any is asked for, the one that TCP was given.
+        let addresses = if resolved.http3 { https.addresses() } else { Vec::new() };
+        let settings = listener::Settings { addresses, ..over_udp };
+        let http3 = Http3::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
+            .await
+            .map_err(|error| StartError::Machine(format!("the http/3 listener cannot start: {error}")))?;
         proxy.serve_https_at(port_of(&https));
+        proxy.serve_http3_at(port_of(&https).filter(|_| resolved.http3));
         let inner = Arc::new(Inner {
             file: resolved.file.clone(),
             proxy,
             http,
             https,
+            http3,
             tls,
             certificates,
             admission,
@@ -269,7 +279,7 @@ impl App {
         let Self { inner, admin, workers } = self;
         // Load balancers learn it from /readyz while requests in flight finish.
         inner.draining.store(true, Ordering::Release);
-        tokio::join!(inner.http.drain(at_most), inner.https.drain(at_most));
+        tokio::join!(inner.http.drain(at_most), inner.https.drain(at_most), inner.http3.drain(at_most));
         admin.drain(Duration::from_secs(1)).await;
         inner.cache.close().await;
         // What fills and policies have under way ends here.
@@ -282,6 +292,16 @@ fn connections(resolved: &Resolved) -> listener::admission::Limits {
     let (all, per_address) = resolved.max_connections;
     let proxies = resolved.proxy_protocol.clone();
     listener::admission::Limits::new(all, per_address, proxies, crate::open_files::limit())
+}
+
+/// Addresses as HTTP/3 has them: with port 0, the one that is bound at the same IP address.
+fn bound(addresses: &[SocketAddr], https: &Listening) -> Vec<SocketAddr> {
+    let all = https.addresses();
+    let of = |asked: &SocketAddr| match asked.port() {
+        0 => all.iter().find(|bound| bound.ip() == asked.ip()).copied().unwrap_or(*asked),
+        _ => *asked,
+    };
+    addresses.iter().map(of).collect()
 }
 
 /// The port for redirects to https.
@@ -422,6 +442,12 @@ impl Inner {
         let listen = listen.map_err(|error| vec![format!("listen.http: {error}")])?;
         let listen_https = (resolved.https != old.https).then(|| self.https.prepare(&resolved.https)).transpose();
         let listen_https = listen_https.map_err(|error| vec![format!("listen.https: {error}")])?;
+        // Addresses of any port are as they were bound.
+        let over_udp = if resolved.http3 { bound(&resolved.https, &self.https) } else { Vec::new() };
+        let listen_http3 = ((&resolved.https, resolved.http3) != (&old.https, old.http3))
+            .then(|| self.http3.prepare(&over_udp))
+            .transpose()
+            .map_err(|error| vec![format!("listen.https: {error}")])?;
         let automatic = self.certificates.prepare(resolved.acme.as_ref()).await.map_err(|error| vec![error])?;
         let token = if resolved.admin_token == old.admin_token {
             None
@@ -467,6 +493,11 @@ impl Inner {
             self.proxy.serve_https_at(port_of(&self.https));
             changes.push(format!("listening over TLS at {:?}", self.https.addresses()));
         }
+        if let Some(change) = listen_http3 {
+            self.http3.apply(change);
+            changes.push(format!("listening for HTTP/3 at {:?}", self.http3.addresses()));
+        }
+        self.proxy.serve_http3_at(port_of(&self.https).filter(|_| resolved.http3));
         if let Some(token) = token {
             self.token.set(token);
             changes.push("another admin token".to_owned());

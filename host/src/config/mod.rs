@@ -48,6 +48,8 @@ pub struct Resolved {
     pub https: Vec<SocketAddr>,
     /// Connections open at once: in all, and from one address.
     pub max_connections: (Option<usize>, Option<usize>),
+    /// HTTP/3 on the addresses of `https`.
+    pub http3: bool,
     /// Peers that speak for others by the PROXY protocol.
     pub proxy_protocol: Vec<IpNet>,
     /// Certificates in files.

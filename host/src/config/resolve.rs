@@ -68,6 +68,7 @@ pub fn resolve(
             let count = |name: &str| listen.count(name).and_then(|count| usize::try_from(count).ok());
             (count("max_connections"), count("max_connections_per_address"))
         },
+        http3: root.object("listen").flag("http3"),
         proxy_protocol: root.object("listen").list("proxy_protocol", leaf::network),
         certificates,
         acme,

@@ -66,6 +66,7 @@ static LISTEN: Shape = Shape::Object(&[
     field("max_connections_per_address", &CONNECTIONS, Computed("no limit"), "The same, from one address (IPv6: /64)."),
     field("proxy_protocol", &NETWORKS, Default("[]"), "Peers that have to begin with the PROXY protocol (v1 or v2)."),
     field("https", &LISTEN_HTTPS, Default("[]"), "HTTP/1.1 and HTTP/2 over TLS."),
+    field("http3", &FLAG, Default("false"), "HTTP/3 over UDP on the addresses and ports of `https`."),
     field(
         "admin",
         &SOCKET,

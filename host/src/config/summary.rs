@@ -50,6 +50,9 @@ impl Resolved {
             "keys": capabilities.keys.iter()
                 .map(|(name, key)| (name.clone(), json!(key.path.display().to_string()))).collect::<Map<_, _>>(),
         });
+        if self.http3 {
+            shown["listen"]["http3"] = true.into();
+        }
         if !self.proxy_protocol.is_empty() {
             shown["listen"]["proxy_protocol"] = json!(strings(&self.proxy_protocol));
         }

@@ -138,7 +138,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// An IPv4 client of an IPv6 socket is known by its IPv4 address, as in every list of addresses that people write.
-fn canonical(peer: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
         IpAddr::V6(_) => peer,

@@ -27,7 +27,7 @@ use super::drain::{Drain, Phase};
 use super::frames::{self, Frames};
 use super::framing::{self, Guard};
 use super::handshake::{self, Shaken};
-use super::request_body::RequestBody;
+use super::request_body::{RequestBody, Source};
 use super::sniff::{Prefix, Protocol, sniff};
 use super::socket::Socket;
 use super::stream::{Away, Stream, Watching, peer, unsent};
@@ -445,7 +445,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Adapter<S> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let flight = self.activity.begin();
-        let request = request.map(|body| RequestBody::new(body, self.stall_timeout));
+        let request = request.map(|body| RequestBody::new(Source::Hyper(body), self.stall_timeout));
         Answering { inner: self.service.call(&self.connection, request), flight: Some(flight) }
     }
 }

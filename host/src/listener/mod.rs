@@ -35,6 +35,7 @@ mod drain;
 mod frames;
 mod framing;
 mod handshake;
+pub mod http3;
 pub mod inherited;
 mod proxy_protocol;
 mod request_body;
@@ -46,6 +47,7 @@ mod tests;
 mod via;
 mod workers;
 
+pub use http3::Http3;
 pub use request_body::RequestBody;
 pub use workers::Workers;
 

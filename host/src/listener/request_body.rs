@@ -1,4 +1,4 @@
-//! The body of a request as it comes in: hyper's, with a limit on how long it may bring nothing.
+//! The body of a request as it comes in, from hyper or from an HTTP/3 stream, with a limit on how long it may bring nothing.
 //!
 //! Only while somebody waits for a piece does the time count: a body that nobody reads, because the origin is slow to take it,
 //! is not the client's fault. The socket cannot tell the two apart, so the limit stands here and not beside the others.
@@ -13,9 +13,46 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::http3;
+
+/// Where a body comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// HTTP/1.1 and HTTP/2.
+    Hyper(Incoming),
+    /// HTTP/3. Boxed: most requests have none, and it is larger.
+    Http3(Box<http3::Body>),
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Http3(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(body) => body.is_end_stream(),
+            Self::Http3(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(body) => body.size_hint(),
+            Self::Http3(body) => body.size_hint(),
+        }
+    }
+}
+
 /// The body of a request.
 #[derive(Debug)]
-pub struct RequestBody<B = Incoming> {
+pub struct RequestBody<B = Source> {
     inner: B,
     stall_timeout: Duration,
     /// Made when a piece is first waited for: most requests have no body.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, STRICT_TRANSPORT_SECURITY,
+    ACCEPT_RANGES, AGE, ALT_SVC, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, STRICT_TRANSPORT_SECURITY,
     TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::body::{Body, Logged, Pieces};
 use super::gap::{self, Refetch};
@@ -125,6 +125,16 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
     if let Some(hsts) = https.hsts.as_ref().filter(|_| answer.carried.exchange.request.scheme == "https") {
         // RFC 6797 section 7.2: never over http.
         answer.headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    let carried = &answer.carried;
+    // Where a client has to show a certificate, it stays with TCP; and what a trusted proxy's client came by is not ours.
+    if carried.exchange.client.connection.is_some()
+        && carried.version < Version::HTTP_3
+        && carried.site.host.settings.https.client_ca.is_none()
+        && let Some(alt_svc) = &*carried.proxy.alt_svc.load()
+    {
+        let value = HeaderValue::clone(alt_svc);
+        answer.headers.insert(ALT_SVC, value);
     }
     let judged = answer.carried.policies.exports(Phase::OnDeliver);
     if judged {

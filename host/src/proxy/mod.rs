@@ -34,8 +34,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use arc_swap::ArcSwap;
-use http::{Request, Response};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::{HeaderValue, Request, Response};
 
 pub use body::Body;
 pub use request::Upload;
@@ -71,6 +71,8 @@ pub struct Proxy {
     tls: Arc<Tls>,
     /// Where https is served, for redirects; 0 if it is not.
     https_port: AtomicU16,
+    /// Where HTTP/3 is served, as connections over TCP are told (RFC 7838).
+    alt_svc: ArcSwapOption<HeaderValue>,
 }
 
 impl Proxy {
@@ -92,6 +94,7 @@ impl Proxy {
             orphans: pump::Orphans::default(),
             tls,
             https_port: AtomicU16::new(0),
+            alt_svc: ArcSwapOption::empty(),
         })
     }
 
@@ -104,6 +107,12 @@ impl Proxy {
     /// Says at which port https is served; none: not at all.
     pub fn serve_https_at(&self, port: Option<u16>) {
         self.https_port.store(port.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Says at which port HTTP/3 is served; none: not at all.
+    pub fn serve_http3_at(&self, port: Option<u16>) {
+        let value = port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
+        self.alt_svc.store(value.map(Arc::new));
     }
 
     /// The configuration in force.

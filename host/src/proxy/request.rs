@@ -106,7 +106,11 @@ pub fn read(
     };
     let websocket = if interest.has(Interest::CONNECTION) { Wanted::of(&mut parts) } else { None };
     let (ip, scheme, peer_trusted) = client_of(peer, &parts.headers, trusted);
-    let protocol = if parts.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
+    let protocol = match parts.version {
+        Version::HTTP_3 => "HTTP/3",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    };
     let mut request = RequestView {
         method: parts.method,
         scheme,
@@ -195,7 +199,7 @@ fn authority_of(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Auth
     let target = uri.authority();
     match (target, host) {
         (Some(target), Some(host))
-            if version == Version::HTTP_2 && !target.as_str().eq_ignore_ascii_case(host.as_str()) =>
+            if version >= Version::HTTP_2 && !target.as_str().eq_ignore_ascii_case(host.as_str()) =>
         {
             Err(bad(":authority and Host differ"))
         }

@@ -69,7 +69,8 @@ pub struct FloodLabels {
 /// Label: how a TLS handshake ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HandshakeLabels {
-    /// `full`, `resumed`, `failed`, `unknown-name`, `challenge`.
+    /// `full`, `resumed`, `failed`, `unknown-name`, `challenge`; of HTTP/3 also `retry` (asked to show its address) and
+    /// `refused` (too many at once).
     pub outcome: &'static str,
 }
 

@@ -172,6 +172,26 @@ impl Tls {
         all
     }
 
+    /// Settings of QUIC connections (RFC 9001). quinn takes them before it has read a hello, so that they are the same for all
+    /// hosts: hosts that ask for a client's certificate show none of theirs, and clients stay with TCP.
+    ///
+    /// One cipher suite, which every QUIC client has (RFC 9001 section 5.2 needs it for the first packets): quinn does not tell
+    /// which one was agreed on. No tickets, for the same reason. No early data: a request in it could be played again.
+    pub fn quic(&self) -> Result<ServerConfig, CertificateError> {
+        let mut provider = (*self.provider).clone();
+        provider.cipher_suites = vec![rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| CertificateError::Key(format!("TLS for QUIC: {error}")))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ForQuic(Arc::clone(&self.shared))));
+        config.alpn_protocols = vec![b"h3".to_vec()];
+        config.max_early_data_size = 0;
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(config)
+    }
+
     /// What a client's hello is answered with.
     pub fn choose(&self, hello: &ClientHello<'_>) -> Choice {
         if hello.alpn().is_some_and(|mut names| names.any(|name| name == ACME_TLS_ALPN)) {
@@ -235,6 +255,19 @@ impl ResolvesServerCert for Shared {
         let name = hello.server_name().and_then(|name| Hostname::parse(name).ok());
         let now = Clock::System.now();
         choose(&self.find(name.as_ref().map(Hostname::as_str)), &hello, now)
+    }
+}
+
+/// Shows the certificates of hosts that ask for none of the client.
+#[derive(Debug)]
+struct ForQuic(Arc<Shared>);
+
+impl ResolvesServerCert for ForQuic {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(|name| Hostname::parse(name).ok())?;
+        let tables = self.0.tables.load();
+        let asks = tables.hosts.find(name.as_str()).is_some_and(|host| host.client_ca.is_some());
+        if asks { None } else { self.0.resolve(hello) }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Session {
     pub version: &'static str,
     /// The cipher suite's name of the IANA registry.
     pub cipher: &'static str,
-    /// `h2` or `http/1.1`, if one was agreed on.
+    /// `h3`, `h2` or `http/1.1`, if one was agreed on.
     pub alpn: Option<&'static str>,
     /// It goes on with the secrets of an earlier connection.
     pub resumed: bool,
@@ -61,6 +61,18 @@ impl Session {
             },
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             client: client_ca.zip(leaf.and_then(Identity::of)).map(|(ca, identity)| (identity, ca)),
+        }
+    }
+
+    /// Of a QUIC connection whose handshake is over. The settings of `Tls::quic` leave nothing open but the name.
+    pub fn of_quic(server_name: Option<&str>) -> Self {
+        Self {
+            sni: server_name.and_then(|name| Hostname::parse(name).ok()),
+            version: "1.3",
+            cipher: "TLS13_AES_128_GCM_SHA256",
+            alpn: Some("h3"),
+            resumed: false,
+            client: None,
         }
     }
 
