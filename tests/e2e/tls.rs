@@ -104,6 +104,9 @@ async fn http_is_redirected_once_there_is_a_certificate() {
     redirect.status(301).header("location", &format!("https://a.test:{port}/x?y=%20z"));
     redirect.no_header("strict-transport-security");
     host.call("POST", "/x").send().await.status(308);
+    // The target * names no place to go to.
+    let star = host.raw("OPTIONS * HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+    assert!(!star.text().to_ascii_lowercase().contains("location:"), "{}", star.text());
     for name in ["b.test", "c.test", "d.test", "e.test"] {
         host.get_from(name, "/x").await.expect(200, "/x");
     }

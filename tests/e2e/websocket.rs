@@ -109,8 +109,11 @@ async fn the_policy_decides_first_and_hosts_that_are_only_read_refuse() {
     assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
     let (_, head) = shake(&Host::with(vhost("a.test").origin(&origin)).await, "/chat").await;
     assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
-    // CONNECT is no way through either.
+    // CONNECT is no way through either, and a handshake brings no body.
     let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    let shake = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n";
+    let answer = host.raw(format!("{shake}Content-Length: 5\r\n\r\nhello")).await;
+    assert_eq!(answer.status(), 400, "{}", answer.text());
     let answer = host.raw("CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\n\r\n").await;
     assert_eq!(answer.status(), 405, "{}", answer.text());
 }

@@ -29,7 +29,8 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
     if let Err((status, why)) = body_allowed(&carried, upload.brought, purge.is_some()) {
         return Err(refuse(carried, status, why));
     }
-    if upload.websocket.is_some() && site.host.settings.methods != Methods::All {
+    if upload.websocket.is_some() && (site.host.settings.methods != Methods::All || upload.brought != Brought::Nothing)
+    {
         return Err(refuse(carried, StatusCode::BAD_REQUEST, "no WebSocket is spoken here"));
     }
     if let Some(PurgeAllow::Addresses(nets)) = purge.map(|purge| &purge.allow) {

@@ -83,7 +83,7 @@ fn elsewhere(proxy: &Proxy, site: &Site, request: &RequestView, challenged: bool
     if !secured && canonical.is_none() {
         return None;
     }
-    if challenged {
+    if challenged || request.path() == "*" {
         return None;
     }
     let (scheme, port) = match secured {
