@@ -1,7 +1,7 @@
 //! The command line: what can be asked, and in which exit code it ends. 0: done; 2: what the user can mend (arguments,
 //! hosts.json, a request that the running program refuses); 1: all else.
 //!
-//! `check` and `config` read files alone. `explain`, `purge`, `stats` and `reload` ask the running program through its admin
+//! `check` and `config` read files alone. `explain`, `purge`, `stats`, `reload` and `upgrade` ask the running program through its admin
 //! listener, which they find by the same hosts.json, or by `--admin` and `--token`.
 
 mod admin;
@@ -69,6 +69,12 @@ enum Command {
     },
     /// Makes the running program read its configuration again: all or nothing.
     Reload {
+        #[command(flatten)]
+        door: Door,
+    },
+    /// Replaces the running program by the one that now lies in its file, without a request lost. If that one does not come up,
+    /// the running one goes on.
+    Upgrade {
         #[command(flatten)]
         door: Door,
     },
@@ -185,6 +191,14 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
                 say_json(&answer)
             } else {
                 print::readable(&answer).iter().for_each(|line| say(line))
+            }
+            Ok(())
+        }
+        Some(Command::Upgrade { door }) => {
+            let answer = ask(&file, &door, "POST", "/upgrade", None)?;
+            match (door.json, answer.get("pid")) {
+                (false, Some(pid)) => say(&format!("upgraded: process {pid} serves")),
+                _ => say_json(&answer),
             }
             Ok(())
         }
@@ -340,6 +354,7 @@ mod tests {
             "proxyhost stats --json",
             "proxyhost stats --token -Cx",
             "proxyhost reload",
+            "proxyhost upgrade --json",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

@@ -33,7 +33,8 @@ async fn a_host_gets_a_certificate_by_itself_and_a_new_one_at_run_time_too() {
     let root = pebble.root().await;
     let a = Secure::trusting_authority(root.clone(), "a.test");
     host.tls(&a, "a.test", "/x").send().await.expect(200, "/x");
-    host.get("/x").await.status(301).header("location", &format!("https://a.test:{https}/x"));
+    let ours = format!("a.test:{http}");
+    host.get_from(&ours, "/x").await.status(301).header("location", &format!("https://a.test:{https}/x"));
     host.get_from("x.b.test", "/x").await.expect(200, "/x");
 
     host.rewrite(json!({ "hosts": { "c.test": { "origin": "origin1" } } }));

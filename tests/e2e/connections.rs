@@ -62,3 +62,61 @@ async fn a_load_balancer_tells_by_the_proxy_protocol_whom_it_speaks_for() {
     let answer = plain.raw(format!("PROXY TCP4 198.51.100.7 192.0.2.1 4711 80\r\n{request}")).await;
     assert_eq!(answer.status(), 400, "{}", answer.text());
 }
+
+#[tokio::test]
+async fn when_open_files_run_out_newcomers_are_turned_away_and_the_others_are_served() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let origin = Origin::serving("/x", ok("x").cache_control("max-age=60")).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let (mut first, _) = asked(&host).await.expect("it is served");
+    let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).unwrap();
+    let open: Vec<u64> = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let unused = (0..).find(|number| !open.contains(number)).unwrap();
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limit = |files| Rlimit { current: Some(files), maximum };
+    let before = prlimit(pid, Resource::Nofile, limit(unused)).unwrap();
+    // Something may have been closed since.
+    let mut others = Vec::new();
+    while let Some(other) = asked(&host).await {
+        others.push(other);
+        assert!(others.len() < 200, "the limit is of no use");
+    }
+    host.stderr_line("cannot accept connections").await;
+    assert!(asked(&host).await.is_none(), "it is told at once and does not wait");
+    first.write_all(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    let mut bytes = [0; 1024];
+    let read = first.read(&mut bytes).await.unwrap();
+    assert!(bytes[..read].starts_with(b"HTTP/1.1 200 "), "who is in is served");
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    assert!(asked(&host).await.is_some(), "there is room again");
+    assert!(host.metrics().await.contains("proxyhost_listener_connections_refused_total{limit=\"files\"}"));
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_and_goes_with_the_program() {
+    let origin = Origin::answering(|request| ok(request.header("x-forwarded-for").to_owned())).await;
+    let listen = json!({ "listen": { "http": ["127.0.0.1:0", "unix:run/proxy.sock"] } });
+    let setup = setup().vhost(vhost("a.test").origin(&origin)).config(listen).file("run/.keep", "");
+    let mut host = setup.config(json!({ "trusted_proxies": ["127.0.0.1"] })).start().await;
+    let socket = host.path("run/proxy.sock");
+    let ask = async |fields: &str| {
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        let request = format!("GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    // Whoever comes this way is of this machine, and may be trusted like that.
+    let answer = ask("").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("127.0.0.1"), "{answer}");
+    let answer = ask("X-Forwarded-For: 198.51.100.7\r\n").await;
+    assert!(answer.ends_with("198.51.100.7, 127.0.0.1") || answer.ends_with("198.51.100.7"), "{answer}");
+    // After a crash the socket of nobody is taken over.
+    host.crash_and_restart().await;
+    assert!(ask("").await.starts_with("HTTP/1.1 200 "));
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.ended().await, 0);
+    assert!(!socket.exists());
+}

@@ -37,5 +37,6 @@ mod static_site;
 mod time;
 mod tls;
 mod under_load;
+mod upgrade;
 mod vary;
 mod websocket;

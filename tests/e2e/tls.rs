@@ -100,8 +100,11 @@ async fn http_is_redirected_once_there_is_a_certificate() {
         .vhost(vhost("d.test").origin(&origin).set("https", "off"));
     let host = setup.vhost(vhost("*").origin(&origin)).start().await;
     let port = host.tls_address().port();
-    let redirect = host.get("/x?y=%20z").await;
+    let ours = format!("a.test:{}", host.address().port());
+    let redirect = host.get_from(&ours, "/x?y=%20z").await;
     redirect.status(301).header("location", &format!("https://a.test:{port}/x?y=%20z"));
+    // Whoever came by another port than ours came through somebody who maps ports.
+    host.get("/x").await.status(301).header("location", "https://a.test/x");
     redirect.no_header("strict-transport-security");
     host.call("POST", "/x").send().await.status(308);
     // The target * names no place to go to.
@@ -154,4 +157,20 @@ async fn a_host_for_clients_with_certificates_answers_no_others() {
     host.get("/.well-known/acme-challenge/abc").await.status(404);
     let clear = vhost("a.test").origin(&origin).set("client_ca", json!(ca)).set("redirect_http", false);
     over_tls(&[&certificate]).vhost(clear).start().await.get("/x").await.status(421);
+}
+
+#[tokio::test]
+async fn silent_clients_keep_nobody_from_a_handshake() {
+    let (origin, certificate) = (origin().await, Certificate::for_names(&["a.test"]));
+    let host = over_tls(&[&certificate]).vhost(vhost("a.test").origin(&origin)).start().await;
+    let mut silent = Vec::new();
+    // More than may be under way at once.
+    for _ in 0..1100 {
+        silent.push(tokio::net::TcpStream::connect(host.tls_address()).await.unwrap());
+    }
+    let a = Secure::trusting(&certificate, "a.test");
+    // They have ten seconds each; this one is through long before.
+    let answer = tokio::time::timeout(secs(5), host.tls(&a, "a.test", "/x").send()).await;
+    answer.expect("it is served while they are silent").status(200);
+    assert!(host.metrics().await.contains("proxyhost_tls_handshakes_total{outcome=\"crowded-out\"}"));
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::Child;
 
 use crate::client::{Answer, Call, RawAnswer, send_raw};
-use crate::process::{Lines, Listening, START_WITHIN, Spawned, command, spawn, wait_for_line};
+use crate::process::{Lines, Listening, OWN_PROGRAM, START_WITHIN, Spawned, command, spawn, wait_for_line};
 use crate::tls::Secure;
 
 /// What can stand under `origins` in hosts.json.
@@ -113,6 +113,7 @@ pub struct Setup {
     env: BTreeMap<OsString, OsString>,
     first: Option<String>,
     stdout_is_read: bool,
+    own_program: bool,
 }
 
 /// A setup with the listeners on free ports and a small cache.
@@ -128,6 +129,7 @@ pub fn setup() -> Setup {
         env: BTreeMap::new(),
         first: None,
         stdout_is_read: true,
+        own_program: false,
     }
 }
 
@@ -183,6 +185,13 @@ impl Setup {
         self
     }
 
+    /// The program lies beside hosts.json, and can be replaced there.
+    #[must_use]
+    pub fn own_program(mut self) -> Self {
+        self.own_program = true;
+        self
+    }
+
     /// Nobody reads the program's stdout: the pipe takes what it holds, and then nothing.
     #[must_use]
     pub fn stdout_unread(mut self) -> Self {
@@ -225,6 +234,11 @@ impl Setup {
                 .expect("a new folder is writable");
             std::fs::write(path, bytes).expect("a new folder is writable");
         };
+        if self.own_program {
+            let own = folder.path().join(OWN_PROGRAM);
+            let linked = std::fs::hard_link(crate::program(), &own);
+            linked.or_else(|_| std::fs::copy(crate::program(), &own).map(drop)).expect("the program can be copied");
+        }
         for (path, bytes) in &self.files {
             write(path, bytes);
         }
@@ -277,7 +291,7 @@ impl Refusal {
 }
 
 async fn run(folder: &Path, env: &BTreeMap<OsString, OsString>, arguments: &[&str]) -> Refusal {
-    let mut command = command(folder, env);
+    let mut command = command(&crate::program(), folder, env);
     command.args(arguments);
     let output = tokio::time::timeout(START_WITHIN, command.output());
     let output = output.await.expect("the program ends by itself").expect("the program can be started");
@@ -297,6 +311,8 @@ pub struct Host {
     stdout: Lines,
     stderr: Lines,
     started_in: Duration,
+    /// Programs that took over, which are nobody's children here.
+    successors: Vec<libc::pid_t>,
 }
 
 impl Drop for Host {
@@ -306,6 +322,9 @@ impl Drop for Host {
         }
         // kill_on_drop does it as well, but only when the runtime gets to it.
         let _ = self.child.start_kill();
+        for pid in &self.successors {
+            kill(*pid, libc::SIGKILL);
+        }
     }
 }
 
@@ -327,7 +346,7 @@ impl Host {
     async fn start_in(folder: TempDir, setup: Setup) -> Result<Self, String> {
         let Spawned { child, listening, stdout, stderr, started_in } =
             spawn(folder.path(), &setup.env, setup.stdout_is_read).await?;
-        Ok(Self { folder, setup, child, listening, stdout, stderr, started_in })
+        Ok(Self { folder, setup, child, listening, stdout, stderr, started_in, successors: Vec::new() })
     }
 
     /// Where it serves.
@@ -520,11 +539,42 @@ impl Host {
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.pid()).expect("process ids are small");
-        // A wrapper for this one call would be a dependency more.
-        #[expect(unsafe_code, reason = "kill(2) has no safe form in libc")]
-        // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
-        let result = unsafe { libc::kill(pid, signal) };
-        assert_eq!(result, 0, "the process takes signals");
+        assert!(kill(pid, signal), "the process takes signals");
+    }
+
+    /// `proxyhost upgrade`, run as a person would.
+    pub async fn upgrade(&mut self) -> Refusal {
+        let admin = self.listening.admin.to_string();
+        let arguments = ["upgrade", "--json", "--config", "hosts.json", "--admin", &admin, "--token", &self.token()];
+        let outcome = self.cli(&arguments).await;
+        if let Ok(answer) = serde_json::from_str::<Value>(&outcome.stdout)
+            && let Some(pid) = answer["pid"].as_i64()
+        {
+            self.successors.push(libc::pid_t::try_from(pid).expect("process ids are small"));
+        }
+        outcome
+    }
+
+    /// The program that took over last; it ends with the play.
+    pub fn successor(&self) -> libc::pid_t {
+        *self.successors.last().expect("one took over")
+    }
+
+    /// A program that took over by a signal: its process id is in the line that says so.
+    pub async fn succeeded_by_signal(&mut self) -> libc::pid_t {
+        let begun = Instant::now();
+        loop {
+            for line in self.stderr().iter().filter(|line| line.contains("the new program serves, draining")) {
+                let line: Value = serde_json::from_str(line).expect("lines are JSON");
+                let pid = line["pid"].as_i64().and_then(|pid| libc::pid_t::try_from(pid).ok()).expect("a process id");
+                if !self.successors.contains(&pid) {
+                    self.successors.push(pid);
+                    return pid;
+                }
+            }
+            assert!(begun.elapsed() < START_WITHIN, "nobody took over:\n{}", self.stderr().join("\n"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until the process ends; its exit code, or minus the signal.
@@ -574,6 +624,16 @@ impl Host {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells VmRSS");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("VmRSS is a number") * 1024
     }
+}
+
+/// Sends a signal to a process that is known to be one of ours.
+fn kill(pid: libc::pid_t, signal: libc::c_int) -> bool {
+    // A wrapper for this one call would be a dependency more.
+    #[expect(unsafe_code, reason = "kill(2) has no safe form in libc")]
+    // SAFETY: kill takes no pointers. A child has not been waited for, so the id is still its own; a program that took over has
+    // told its id and ends by our signal alone.
+    let result = unsafe { libc::kill(pid, signal) };
+    result == 0
 }
 
 #[cfg(test)]

@@ -12,11 +12,14 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
+/// The program of a play that replaces it, beside hosts.json.
+pub(crate) const OWN_PROGRAM: &str = "proxyhost";
+
 /// No start takes longer, even when two cores compile policies for many plays.
 pub(crate) const START_WITHIN: Duration = Duration::from_secs(60);
 
-pub(crate) fn command(folder: &Path, env: &BTreeMap<OsString, OsString>) -> Command {
-    let mut command = Command::new(crate::program());
+pub(crate) fn command(program: &Path, folder: &Path, env: &BTreeMap<OsString, OsString>) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).envs(env).stdin(Stdio::null()).kill_on_drop(true);
     // Nothing of the surroundings may lend credentials to a play.
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "http_proxy"] {
@@ -75,7 +78,10 @@ pub(crate) async fn spawn(
     stdout_is_read: bool,
 ) -> Result<Spawned, String> {
     let start = Instant::now();
-    let mut command = command(folder, env);
+    // A play that replaces the program has one of its own.
+    let own = folder.join(OWN_PROGRAM);
+    let program = if own.exists() { own } else { crate::program() };
+    let mut command = command(&program, folder, env);
     command.arg("--config").arg("hosts.json");
     let mut child = command
         .stdout(Stdio::piped())
@@ -118,7 +124,10 @@ fn listening(line: &str) -> Option<Listening> {
             Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!([text])),
             list => list.clone(),
         };
-        list.as_array()?.iter().map(|address| address.as_str()?.parse().ok()).collect()
+        let mut addresses = list.as_array()?.iter().map(|address| address.as_str()).collect::<Option<Vec<_>>>()?;
+        // Of those the play knows the path.
+        addresses.retain(|address| !address.starts_with("unix:"));
+        addresses.into_iter().map(|address| address.parse().ok()).collect()
     };
     let http = addresses("http").filter(|http| !http.is_empty())?;
     let admin = fields.get("admin")?.as_str()?.parse().ok()?;

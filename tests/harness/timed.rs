@@ -68,7 +68,7 @@ impl TimedHost {
 
     fn address(&self) -> SocketAddr {
         let app = self.app.as_ref().expect("it runs but for a moment within restart");
-        app.http_addresses()[0]
+        app.http_addresses()[0].ip().expect("it listens at an address")
     }
 
     /// A request to its first virtual host.

@@ -39,6 +39,7 @@ enum Endpoint {
     Ready,
     Purge,
     Reload,
+    Upgrade,
     Stats,
     Policies,
     ForgetPolicy,
@@ -53,6 +54,7 @@ impl Endpoint {
             "/readyz" => Self::Ready,
             "/purge" => Self::Purge,
             "/reload" => Self::Reload,
+            "/upgrade" => Self::Upgrade,
             "/stats" => Self::Stats,
             "/policies" => Self::Policies,
             "/policies/forget" => Self::ForgetPolicy,
@@ -68,7 +70,7 @@ impl Endpoint {
     }
 
     fn changes_something(self) -> bool {
-        matches!(self, Self::Purge | Self::Reload | Self::ForgetPolicy)
+        matches!(self, Self::Purge | Self::Reload | Self::Upgrade | Self::ForgetPolicy)
     }
 
     /// The methods as `Allow` lists them.
@@ -113,6 +115,10 @@ impl<C: Control> Admin<C> {
             },
             Endpoint::Purge => self.purge(peer, request).await,
             Endpoint::Reload => self.reload(peer).await,
+            Endpoint::Upgrade => match self.control.upgrade().await {
+                Ok(pid) => answer(StatusCode::OK, &json!({ "pid": pid })),
+                Err(error) => answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "errors": [error] })),
+            },
             Endpoint::Stats => answer(StatusCode::OK, &self.control.stats().await),
             Endpoint::Policies => {
                 let mut stats = self.control.stats().await;

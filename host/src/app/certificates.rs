@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -39,12 +40,14 @@ struct Shared {
     metrics: Arc<Metrics>,
     clock: Clock,
     acme: Mutex<Option<(config::Acme, Arc<Acme>)>>,
+    /// Another program orders what there is to order.
+    resting: AtomicBool,
 }
 
 impl Certificates {
     /// Starts to look after `tls`. Automatic certificates wait for `order`.
     pub fn start(tls: Arc<Tls>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        let shared = Arc::new(Shared { tls, metrics, clock, acme: Mutex::new(None) });
+        let shared = Arc::new(Shared { tls, metrics, clock, acme: Mutex::new(None), resting: AtomicBool::new(false) });
         let looking = AbortOnDropHandle::new(tokio::spawn(look_after(Arc::clone(&shared))));
         Self { shared, _looking: looking }
     }
@@ -77,6 +80,16 @@ impl Certificates {
     /// Orders certificates for the names that are to have automatic ones by now, and shows what the store holds of them.
     pub async fn order(&self, prepared: Prepared) {
         *self.shared.acme.lock() = prepared.0;
+        self.set_names().await;
+    }
+
+    /// Orders and renews nothing for a while, or does it again. What is in service stays.
+    pub async fn rest(&self, resting: bool) {
+        self.shared.resting.store(resting, Ordering::Relaxed);
+        self.set_names().await;
+    }
+
+    async fn set_names(&self) {
         let shared = Arc::clone(&self.shared);
         // The store is on the disk.
         if let Err(error) = tokio::task::spawn_blocking(move || shared.set_names()).await {
@@ -110,7 +123,8 @@ impl Shared {
         let names = if acme.is_some() { self.tls.automatic_names() } else { BTreeSet::new() };
         self.tls.retain_issued(&names);
         if let Some(acme) = acme {
-            acme.set_names(names);
+            let resting = self.resting.load(Ordering::Relaxed);
+            acme.set_names(if resting { BTreeSet::new() } else { names });
         }
     }
 

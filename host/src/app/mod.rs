@@ -1,9 +1,11 @@
 //! Builds the rooms in order, runs, reloads, drains. The only place that knows all of them.
 
 mod certificates;
+mod generation;
+mod reload;
 mod service_manager;
+mod upgrade;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -15,30 +17,31 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
 
 use self::certificates::{Certificates, secure};
+use self::upgrade::{Predecessor, Program};
 use crate::admin::{self, Admin, Control};
 use crate::cache::Cache;
 use crate::cache::purges::PurgeScope;
 use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
 use crate::listener::admission::Admission;
-use crate::listener::{self, Connection, Http3, Listening, RequestBody, Workers};
+use crate::listener::{self, Address, Connection, Http3, Listening, RequestBody, Workers};
 use crate::local::Local;
-use crate::policy::{Chain, Policies};
+use crate::policy::Policies;
 use crate::proxy::explain::{self, Question};
-use crate::proxy::{self, Generation, Peer, Proxy};
+use crate::proxy::{self, Peer, Proxy};
 use crate::semantics::authority::HostPattern;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::tls::Tls;
-use crate::vhost::{Table, VirtualHost};
-use crate::{origin, policy, telemetry};
+use crate::{policy, telemetry};
 
 /// How long requests in flight may take once the program was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -57,9 +60,25 @@ pub enum StartError {
     Other(#[from] anyhow::Error),
 }
 
-/// Serves until it is told to stop: SIGTERM and SIGINT drain, SIGHUP reloads.
+/// Serves until it is told to stop: SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR2 upgrades.
 pub async fn run(file: PathBuf) -> Result<(), StartError> {
+    let predecessor = Predecessor::find().context("the program before this one cannot be reached")?;
+    let outcome = serve(file, predecessor.clone()).await;
+    if let (Err(error), Some(predecessor)) = (&outcome, predecessor) {
+        predecessor.failed(error.to_string()).await;
+    }
+    outcome
+}
+
+async fn serve(file: PathBuf, predecessor: Option<Predecessor>) -> Result<(), StartError> {
     use tokio::signal::unix::{SignalKind, signal};
+    // Before anything answers, so that no signal finds the program without a handler.
+    let handler = |kind: SignalKind| signal(kind).context("signals cannot be handled");
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut hangup = handler(SignalKind::hangup())?;
+    let mut upgrade = handler(SignalKind::user_defined2())?;
+    let program = Program::of_this_process().context("this program's own file cannot be found")?;
     let resolved = config::load(&file)?;
     let (metrics, registry) = Metrics::new();
     let stderr = telemetry::tracing::init(&metrics).context("stderr cannot be used")?;
@@ -68,11 +87,9 @@ pub async fn run(file: PathBuf) -> Result<(), StartError> {
         eprintln!("{line}");
     }
     let log = AccessLog::start(Arc::clone(&metrics));
-    // Before anything answers, so that no signal finds the program without a handler.
-    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be handled")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be handled")?;
-    let mut hangup = signal(SignalKind::hangup()).context("signals cannot be handled")?;
-    let started = App::start(resolved, Clock::System, log.clone(), metrics, registry).await;
+    let (wishes, mut wished) = mpsc::channel(1);
+    let succession = Succession { wishes: Some(wishes), predecessor };
+    let started = App::start_after(resolved, Clock::System, log.clone(), metrics, registry, succession).await;
     let app = match started {
         Ok(app) => app,
         Err(error) => {
@@ -82,23 +99,57 @@ pub async fn run(file: PathBuf) -> Result<(), StartError> {
     };
     service_manager::ready();
     let _watchdog = service_manager::watchdog();
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+    let successor = loop {
+        let wish: Wish = tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
             _ = hangup.recv() => {
                 // The outcome is logged there; a bad file leaves the old configuration in force.
                 let _ = app.reload().await;
+                continue;
             }
+            _ = upgrade.recv() => oneshot::channel().0,
+            Some(wish) = wished.recv() => wish,
+        };
+        let outcome = tokio::select! {
+            biased;
+            // Whoever wants an end wants no new beginning.
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            outcome = app.upgrade(&program) => outcome,
+        };
+        let _ = wish.send(outcome.clone());
+        match outcome {
+            Ok(pid) => break Some(pid),
+            Err(reason) => tracing::error!(reason, "not upgraded, this program goes on"),
+        }
+    };
+    match successor {
+        Some(pid) => {
+            service_manager::succeeded_by(pid);
+            tracing::info!(pid, "the new program serves, draining");
+            app.finish(DRAIN).await;
+        }
+        None => {
+            tracing::info!("draining");
+            service_manager::stopping();
+            app.stop(DRAIN).await;
         }
     }
-    tracing::info!("draining");
-    service_manager::stopping();
-    app.stop(DRAIN).await;
     tracing::info!("stopped");
     log.flush();
     stderr.flush();
     Ok(())
+}
+
+/// Somebody wants an upgrade, and to know what became of it.
+type Wish = oneshot::Sender<Result<u32, String>>;
+
+/// Whom this program takes over from, and how somebody takes over from it.
+#[derive(Default)]
+struct Succession {
+    wishes: Option<mpsc::Sender<Wish>>,
+    predecessor: Option<Predecessor>,
 }
 
 /// Looks at what hosts.json cannot say: whether its policies, and those that lie in their folder, load and take their
@@ -117,9 +168,9 @@ pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
     if let Err(error) = secure(resolved).map(|(_, problems)| mistakes.extend(problems)) {
         mistakes.push(error);
     }
-    for chain in chains.iter().flat_map(with_domains) {
+    for chain in chains.iter().flat_map(generation::with_domains) {
         let host = &chain.settings().host;
-        mistakes.extend(problems(&chain));
+        mistakes.extend(generation::problems(&chain));
         let serving = chain.in_service();
         lines.extend(serving.iter().map(|file| format!("policy {} of {host} loads", file.display())));
     }
@@ -136,6 +187,8 @@ pub struct App {
 
 struct Inner {
     file: PathBuf,
+    /// Where wishes for an upgrade go.
+    wishes: Option<mpsc::Sender<Wish>>,
     proxy: Arc<Proxy>,
     http: Listening,
     https: Listening,
@@ -166,8 +219,24 @@ impl App {
         metrics: Arc<Metrics>,
         registry: Registry,
     ) -> Result<Self, StartError> {
-        let cache = Cache::open(resolved.cache.clone(), clock.clone(), Arc::clone(&metrics))
-            .map_err(|error| StartError::Machine(error.to_string()))?;
+        Self::start_after(resolved, clock, log, metrics, registry, Succession::default()).await
+    }
+
+    async fn start_after(
+        resolved: Resolved,
+        clock: Clock,
+        log: AccessLog,
+        metrics: Arc<Metrics>,
+        registry: Registry,
+        succession: Succession,
+    ) -> Result<Self, StartError> {
+        let Succession { wishes, predecessor } = succession;
+        let open = || {
+            Cache::open(resolved.cache.clone(), clock.clone(), Arc::clone(&metrics))
+                .map_err(|error| StartError::Machine(error.to_string()))
+        };
+        // A folder of others is refused before anything is written there. One that another program has comes last.
+        let cache = if predecessor.is_none() { Some(open()?) } else { None };
         let policies =
             Policies::start(resolved.policies.clone(), Arc::clone(&metrics)).context("policies cannot run")?;
         let unmade = |lines: Vec<String>| StartError::Machine(lines.join("; "));
@@ -177,15 +246,22 @@ impl App {
         }
         let certificates = Certificates::start(Arc::clone(&tls), Arc::clone(&metrics), clock.clone());
         let automatic = certificates.prepare(resolved.acme.as_ref()).await.map_err(StartError::Machine)?;
-        let origins = origins(&resolved, &metrics).await.map_err(unmade)?;
+        let origins = generation::origins(&resolved, &metrics).await.map_err(unmade)?;
         let (generation, chains) =
-            generation(&resolved, origins, &policies, &metrics, None, &mut Vec::new()).await.map_err(unmade)?;
+            generation::build(&resolved, origins, &policies, &metrics, None, &mut Vec::new()).await.map_err(unmade)?;
         let of_policies = Arc::clone(&policies);
         let looked = tokio::task::spawn_blocking(move || of_policies.put_in_force(&chains)).await;
         looked.context("policies cannot be looked at")?;
         if let Err(error) = policies.watch() {
             tracing::warn!(%error, "the policies folder is not watched; a reload still looks at it");
         }
+        let cache = match (cache, &predecessor) {
+            (None, Some(predecessor)) => {
+                predecessor.take_over().await.context("the program before this one does not give way")?;
+                open()?
+            }
+            (cache, _) => cache.map_or_else(open, Ok)?,
+        };
         let proxy = Proxy::new(generation, cache.clone(), log, Arc::clone(&metrics), clock.clone(), Arc::clone(&tls));
         let token = admin::auth::token_for(resolved.admin_token.as_ref().map(|token| &*token.0), &resolved.cache.dir)
             .context("the admin token cannot be made")?;
@@ -198,7 +274,7 @@ impl App {
             region,
             admission: Some(Arc::clone(&admission)),
             workers: Some(workers.clone()),
-            ..listener::Settings::at(resolved.http.clone())
+            ..listener::Settings::at("http", resolved.http.clone())
         };
         let http = Listening::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
             .await
@@ -207,7 +283,7 @@ impl App {
             tls: Some(Arc::clone(&tls)),
             admission: Some(Arc::clone(&admission)),
             workers: Some(workers.clone()),
-            ..listener::Settings::at(resolved.https.clone())
+            ..listener::Settings::at("https", resolved.https.clone())
         };
         let over_udp = settings.clone();
         let https = Listening::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
@@ -215,13 +291,22 @@ impl App {
             .map_err(|error| StartError::Machine(format!("the https listener cannot start: {error}")))?;
         // The same ports: where any is asked for, the one that TCP was given.
         let addresses = if resolved.http3 { https.addresses() } else { Vec::new() };
+        let later = predecessor.as_ref().map(|_| addresses.clone()).unwrap_or_default();
+        let addresses = if predecessor.is_some() { Vec::new() } else { addresses };
         let settings = listener::Settings { addresses, ..over_udp };
         let http3 = Http3::bind(settings, Arc::new(ProxyService(Arc::clone(&proxy))), Arc::clone(&metrics))
             .await
             .map_err(|error| StartError::Machine(format!("the http/3 listener cannot start: {error}")))?;
         proxy.serve_https_at(port_of(&https));
-        proxy.serve_http3_at(port_of(&https).filter(|_| resolved.http3));
+        proxy.serve_http3_at(alternatives(&http3));
+        if let Some(predecessor) = predecessor.clone() {
+            cache.tell_purges_to(Box::new(move |sequence, scope| {
+                let predecessor = predecessor.clone();
+                Box::pin(async move { predecessor.purged(sequence, scope).await })
+            }));
+        }
         let inner = Arc::new(Inner {
+            wishes,
             file: resolved.file.clone(),
             proxy,
             http,
@@ -243,15 +328,21 @@ impl App {
         });
         let settings = admin::Settings { address: admin_at, token };
         let service = Arc::new(AdminService(Arc::new(Admin::new(&settings, Arc::clone(&inner)))));
-        let admin = Listening::bind(listener::Settings::at(vec![admin_at]), service, metrics)
+        let admin = Listening::bind(listener::Settings::at("admin", vec![Address::Ip(admin_at)]), service, metrics)
             .await
             .map_err(|error| StartError::Machine(format!("the admin listener cannot start: {error}")))?;
         let app = Self { inner, admin, workers };
+        if let Some(predecessor) = predecessor {
+            predecessor.serving().await;
+            if !later.is_empty() {
+                tokio::spawn(serve_http3_later(Arc::clone(&app.inner), later));
+            }
+        }
         // Whoever validates finds the listeners open.
         app.inner.certificates.order(automatic).await;
         let texts: Vec<String> = app.http_addresses().iter().map(ToString::to_string).collect();
         let secured: Vec<String> = app.inner.https.addresses().iter().map(ToString::to_string).collect();
-        for address in listener::inherited::unused() {
+        for address in listener::inherited::close_unused() {
             tracing::warn!(%address, "a socket was handed over that hosts.json does not name");
         }
         tracing::info!(http = ?texts, https = ?secured, admin = %app.admin_address(), "listening");
@@ -259,14 +350,14 @@ impl App {
     }
 
     /// Where it serves.
-    pub fn http_addresses(&self) -> Vec<SocketAddr> {
+    pub fn http_addresses(&self) -> Vec<Address> {
         self.inner.http.addresses()
     }
 
     /// Where it is administered.
     pub fn admin_address(&self) -> SocketAddr {
         // One address was bound, or starting had failed.
-        self.admin.addresses().first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.admin.addresses().first().and_then(Address::ip).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     /// Reads hosts.json again: all or nothing.
@@ -287,6 +378,31 @@ impl App {
     }
 }
 
+/// The ports of HTTP/3 are free when the program before this one has ended its connections.
+async fn serve_http3_later(inner: Arc<Inner>, addresses: Vec<Address>) {
+    let addresses: Vec<SocketAddr> = addresses.iter().filter_map(Address::ip).collect();
+    let deadline = tokio::time::Instant::now() + DRAIN * 2;
+    loop {
+        let in_force = inner.in_force.lock().await;
+        // A reload has settled it meanwhile.
+        if !in_force.http3 || !inner.http3.addresses().is_empty() {
+            return;
+        }
+        match inner.http3.prepare(&addresses) {
+            Ok(change) => {
+                inner.http3.apply(change);
+                return inner.proxy.serve_http3_at(alternatives(&inner.http3));
+            }
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                return tracing::error!(%error, "HTTP/3 is not served");
+            }
+            Err(_) => {}
+        }
+        drop(in_force);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// How many connections may be open.
 fn connections(resolved: &Resolved) -> listener::admission::Limits {
     let (all, per_address) = resolved.max_connections;
@@ -295,215 +411,25 @@ fn connections(resolved: &Resolved) -> listener::admission::Limits {
 }
 
 /// Addresses as HTTP/3 has them: with port 0, the one that is bound at the same IP address.
-fn bound(addresses: &[SocketAddr], https: &Listening) -> Vec<SocketAddr> {
-    let all = https.addresses();
-    let of = |asked: &SocketAddr| match asked.port() {
-        0 => all.iter().find(|bound| bound.ip() == asked.ip()).copied().unwrap_or(*asked),
-        _ => *asked,
+fn bound(addresses: &[Address], https: &Listening) -> Vec<SocketAddr> {
+    let all: Vec<SocketAddr> = https.addresses().iter().filter_map(Address::ip).collect();
+    let of = |asked: SocketAddr| match asked.port() {
+        0 => all.iter().find(|bound| bound.ip() == asked.ip()).copied().unwrap_or(asked),
+        _ => asked,
     };
-    addresses.iter().map(of).collect()
+    addresses.iter().filter_map(Address::ip).map(of).collect()
+}
+
+/// Ports of HTTP/3, and how clients are told of each.
+fn alternatives(http3: &Http3) -> Vec<(u16, HeaderValue)> {
+    let of = |address: SocketAddr| (address.port(), listener::http3::alt_svc(address.port()));
+    http3.addresses().into_iter().map(of).collect()
 }
 
 /// The port for redirects to https.
 fn port_of(https: &Listening) -> Option<u16> {
-    let ports: Vec<u16> = https.addresses().iter().map(SocketAddr::port).collect();
+    let ports: Vec<u16> = https.addresses().iter().filter_map(Address::ip).map(|address| address.port()).collect();
     ports.iter().find(|port| **port == 443).or(ports.first()).copied()
-}
-
-/// Builds the origins of a configuration. Touches nothing that is in service.
-async fn origins(resolved: &Resolved, metrics: &Arc<Metrics>) -> Result<HashMap<String, proxy::Service>, Vec<String>> {
-    let mut origins = HashMap::new();
-    let mut mistakes = Vec::new();
-    for settings in &resolved.origins {
-        match origin::build(settings, Arc::clone(metrics)).await {
-            Ok(origin) => {
-                let identity = format!("{:08x}", crc32c::crc32c(format!("{:?}", settings.place).as_bytes()));
-                origins.insert(settings.name.clone(), proxy::Service { origin, identity: identity.into() });
-            }
-            Err(error) => mistakes.push(format!("origins.{:?}: {error}", settings.name)),
-        }
-    }
-    for host in resolved.hosts.iter().filter(|host| !resolved.origins.iter().any(|origin| origin.name == host.origin)) {
-        mistakes.push(format!("hosts.{:?}.origin: {:?} is not in service", host.name, host.origin));
-    }
-    if mistakes.is_empty() { Ok(origins) } else { Err(mistakes) }
-}
-
-/// Builds what a request uses out of a configuration. At a reload (`before` is what is in force then) a policy that cannot be
-/// put in service is a mistake, unless its host was without it already. `told` gets a line for each policy that changed.
-async fn generation(
-    resolved: &Resolved,
-    origins: HashMap<String, proxy::Service>,
-    policies: &Arc<Policies>,
-    metrics: &Arc<Metrics>,
-    before: Option<&Generation>,
-    told: &mut Vec<String>,
-) -> Result<(Generation, Vec<Arc<Chain>>), Vec<String>> {
-    let (policies, capabilities) = (Arc::clone(policies), Arc::clone(&resolved.capabilities));
-    let settings = resolved.hosts.clone();
-    let chains: Vec<_> = settings.iter().map(|host| host.chain.clone()).collect();
-    // Compiling takes seconds for large policies.
-    let (chains, lines) = tokio::task::spawn_blocking(move || {
-        let (chains, mut lines): (Vec<_>, Vec<_>) =
-            chains.iter().map(|chain| policies.chain(chain, &capabilities)).collect();
-        lines.push(policies.domains(&chains));
-        (chains, lines)
-    })
-    .await
-    .map_err(|error| vec![format!("policies: {error}")])?;
-    told.extend(lines.into_iter().flatten());
-    if let Some(before) = before {
-        let all = chains.iter().flat_map(with_domains);
-        let mistakes: Vec<String> = all.flat_map(|chain| refusals(&chain, before)).collect();
-        if !mistakes.is_empty() {
-            return Err(mistakes);
-        }
-    }
-    let mut hosts = Vec::with_capacity(settings.len());
-    for (settings, chain) in settings.into_iter().zip(chains.iter().cloned()) {
-        // `origins` found it, or had failed.
-        if let Some(service) = origins.get(&settings.origin) {
-            let origin = Arc::clone(&service.origin);
-            hosts.push(Arc::new(VirtualHost { settings, origin, chain }));
-        }
-    }
-    Ok((Generation::new(Table::new(hosts), origins, resolved.trusted_proxies.clone(), metrics), chains))
-}
-
-/// What of a host's policies speaks against a reload.
-fn refusals(chain: &Chain, before: &Generation) -> Vec<String> {
-    let settings = chain.settings();
-    let known = before.hosts().iter().flat_map(|host| with_domains(&host.chain));
-    let known = known.into_iter().find(|known| known.settings().host == settings.host);
-    let goes_on = match known {
-        // It is as bad as it was: no reason to keep others from being reloaded.
-        Some(known) => *known.settings() == *settings && !known.problems().is_empty(),
-        // As at a start: the file may still come.
-        None => settings.source == policy::settings::ChainSource::Dropped,
-    };
-    if goes_on {
-        return Vec::new();
-    }
-    problems(chain)
-}
-
-/// What is wrong with a host's policies, in the words of hosts.json.
-fn problems(chain: &Chain) -> Vec<String> {
-    let host = &chain.settings().host;
-    chain.problems().into_iter().map(|problem| format!("hosts.{host:?}.policy: {problem}")).collect()
-}
-
-/// A chain and those of the domains that it serves.
-fn with_domains(chain: &Arc<Chain>) -> Vec<Arc<Chain>> {
-    let mut all = chain.domains();
-    all.push(Arc::clone(chain));
-    all
-}
-
-impl Inner {
-    async fn reload_now(&self) -> Result<Vec<String>, Vec<String>> {
-        let mut in_force = self.in_force.lock().await;
-        let outcome = self.try_reload(&in_force).await;
-        match outcome {
-            Ok((resolved, changes)) => {
-                *in_force = resolved;
-                *self.failed_reload.lock() = None;
-                tracing::info!(?changes, "reloaded");
-                Ok(changes)
-            }
-            Err(mistakes) => {
-                tracing::error!(?mistakes, "not reloaded, the old configuration stays in force");
-                *self.failed_reload.lock() = Some(mistakes.clone());
-                Err(mistakes)
-            }
-        }
-    }
-
-    async fn try_reload(&self, old: &Resolved) -> Result<(Resolved, Vec<String>), Vec<String>> {
-        let file = self.file.clone();
-        let resolved = tokio::task::spawn_blocking(move || config::load(&file))
-            .await
-            .map_err(|error| vec![error.to_string()])?
-            .map_err(|mistakes| mistakes.lines())?;
-        let mut changes = Vec::new();
-        let fixed = [("listen.admin", resolved.admin != old.admin), ("cache.dir", resolved.cache.dir != old.cache.dir)];
-        let needs_restart: Vec<String> = fixed
-            .into_iter()
-            .filter(|(_, changed)| *changed)
-            .map(|(name, _)| {
-                format!("{name}: a change of this takes effect at a restart only; put it back, or restart")
-            })
-            .collect();
-        if !needs_restart.is_empty() {
-            return Err(needs_restart);
-        }
-        // What can fail comes first.
-        let listen = (resolved.http != old.http).then(|| self.http.prepare(&resolved.http)).transpose();
-        let listen = listen.map_err(|error| vec![format!("listen.http: {error}")])?;
-        let listen_https = (resolved.https != old.https).then(|| self.https.prepare(&resolved.https)).transpose();
-        let listen_https = listen_https.map_err(|error| vec![format!("listen.https: {error}")])?;
-        // Addresses of any port are as they were bound.
-        let over_udp = if resolved.http3 { bound(&resolved.https, &self.https) } else { Vec::new() };
-        let listen_http3 = ((&resolved.https, resolved.http3) != (&old.https, old.http3))
-            .then(|| self.http3.prepare(&over_udp))
-            .transpose()
-            .map_err(|error| vec![format!("listen.https: {error}")])?;
-        let automatic = self.certificates.prepare(resolved.acme.as_ref()).await.map_err(|error| vec![error])?;
-        let token = if resolved.admin_token == old.admin_token {
-            None
-        } else {
-            let (configured, dir) = (resolved.admin_token.clone(), resolved.cache.dir.clone());
-            let token = move || admin::auth::token_for(configured.as_ref().map(|token| &*token.0), &dir);
-            let made = tokio::task::spawn_blocking(token).await.map_err(|error| vec![error.to_string()])?;
-            Some(made.map_err(|error| vec![format!("admin.token: {error}")])?)
-        };
-        // Policies take note of a new configuration as soon as they are asked for.
-        let origins = origins(&resolved, &self.metrics).await?;
-        self.policies.configure(resolved.policies.clone());
-        let before = self.proxy.generation();
-        let (generation, chains) =
-            match generation(&resolved, origins, &self.policies, &self.metrics, Some(&before), &mut changes).await {
-                Ok(built) => built,
-                Err(mistakes) => {
-                    self.policies.configure(old.policies.clone());
-                    return Err(mistakes);
-                }
-            };
-        changes.extend(self.tls.configure(&resolved.tls()).map_err(|error| vec![error.to_string()])?);
-        self.admission.configure(connections(&resolved));
-        self.cache.configure(resolved.cache.disk_bytes, resolved.cache.memory_bytes);
-        let names = |all: &[crate::vhost::Settings]| all.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
-        let (before, after) = (names(&old.hosts), names(&resolved.hosts));
-        changes.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("host {name} added")));
-        changes.extend(before.iter().filter(|name| !after.contains(name)).map(|name| format!("host {name} removed")));
-        self.proxy.replace(generation);
-        self.certificates.order(automatic).await;
-        // Only now: what is not wanted any more was, for the requests before.
-        let policies = Arc::clone(&self.policies);
-        match tokio::task::spawn_blocking(move || policies.put_in_force(&chains)).await {
-            Ok(lines) => changes.extend(lines),
-            Err(error) => tracing::error!(%error, "the folder of the policies was not looked at"),
-        }
-        if let Some(change) = listen {
-            self.http.apply(change);
-            changes.push(format!("listening at {:?}", self.http.addresses()));
-        }
-        if let Some(change) = listen_https {
-            self.https.apply(change);
-            self.proxy.serve_https_at(port_of(&self.https));
-            changes.push(format!("listening over TLS at {:?}", self.https.addresses()));
-        }
-        if let Some(change) = listen_http3 {
-            self.http3.apply(change);
-            changes.push(format!("listening for HTTP/3 at {:?}", self.http3.addresses()));
-        }
-        self.proxy.serve_http3_at(port_of(&self.https).filter(|_| resolved.http3));
-        if let Some(token) = token {
-            self.token.set(token);
-            changes.push("another admin token".to_owned());
-        }
-        Ok((resolved, changes))
-    }
 }
 
 impl Control for Inner {
@@ -516,6 +442,19 @@ impl Control for Inner {
 
     fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>> {
         Box::pin(self.reload_now())
+    }
+
+    fn upgrade(&self) -> BoxFuture<'_, Result<u32, String>> {
+        Box::pin(async move {
+            let (wish, outcome) = oneshot::channel();
+            let nobody = || "this program cannot be upgraded".to_owned();
+            self.wishes
+                .as_ref()
+                .ok_or_else(nobody)?
+                .try_send(wish)
+                .map_err(|_| "an upgrade is under way".to_owned())?;
+            outcome.await.map_err(|_| "the program is ending".to_owned())?
+        })
     }
 
     fn forget_policy(&self, host: String) -> BoxFuture<'_, bool> {
@@ -581,7 +520,12 @@ impl listener::Service for ProxyService {
     type Future = Answering;
 
     fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Answering {
-        let peer = Peer { address: connection.peer, scheme: connection.scheme, tls: connection.tls.as_ref() };
+        let peer = Peer {
+            address: connection.peer,
+            port: connection.local.port(),
+            scheme: connection.scheme,
+            tls: connection.tls.as_ref(),
+        };
         let request = request.map(|body| {
             // Most requests bring none: nothing to box.
             (!http_body::Body::is_end_stream(&body)).then(|| proxy::Upload::new(body))

@@ -13,6 +13,11 @@ pub(super) fn ready() {
     tell("READY=1");
 }
 
+/// Another process serves from now on. The manager is to look after that one, and this one may end.
+pub(super) fn succeeded_by(pid: u32) {
+    tell(&format!("MAINPID={pid}"));
+}
+
 /// Nothing new is accepted from now on.
 pub(super) fn stopping() {
     tell("STOPPING=1");

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryBody};
+use super::index::rocks::RocksIndex;
 use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyRecord, SliceRecord, StoredEntry};
 use super::index::{Change, Column, Index, IndexError};
 use super::purges::PurgeScope;
 use super::runs::Runs;
-use super::store::Store;
+use super::store::{Store, layout};
 use super::vary::VaryFields;
 
 /// What the records of a slice and of recency take beside keys, about.
@@ -32,6 +33,8 @@ pub(super) enum DiskError {
     Index(#[from] IndexError),
     #[error("body: {0}")]
     Store(#[from] std::io::Error),
+    #[error("another program has the cache folder now")]
+    HandedOver,
 }
 
 impl DiskError {
@@ -41,6 +44,7 @@ impl DiskError {
             Self::Store(error) => matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
             // RocksDB gives its reasons as text.
             Self::Index(error) => error.to_string().contains("No space left"),
+            Self::HandedOver => false,
         }
     }
 }
@@ -56,6 +60,8 @@ pub(super) struct Disk {
     pub first_id: u64,
     bytes: AtomicI64,
     stripes: Box<[Mutex<()>]>,
+    /// Another program has the folder: nothing is written there any more.
+    handed_over: bool,
     /// The lock on the folder, held until this is dropped.
     _lock: Option<std::fs::File>,
 }
@@ -91,8 +97,30 @@ impl Disk {
             first_id: first_id.unsigned_abs(),
             bytes: AtomicI64::new(bytes),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            handed_over: false,
             _lock: lock,
         })
+    }
+
+    /// The same folder as it is now, for reading alone: another program goes on with it. None where there is no folder.
+    pub fn for_reading(&self) -> Result<Option<Self>, DiskError> {
+        let Some(dir) = &self.dir else { return Ok(None) };
+        self.index.flush()?;
+        Ok(Some(Self {
+            index: Arc::new(RocksIndex::open_to_read(&dir.join(layout::INDEX))?),
+            store: Arc::clone(&self.store),
+            dir: Some(dir.clone()),
+            first_id: self.first_id,
+            bytes: AtomicI64::new(self.bytes.load(Ordering::Relaxed)),
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            handed_over: true,
+            _lock: None,
+        }))
+    }
+
+    /// Whether another program has the folder.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over
     }
 
     /// Bytes that records and slices take.
@@ -101,12 +129,17 @@ impl Disk {
     }
 
     fn write(&self, mut changes: Vec<Change>, delta: i64) -> Result<(), DiskError> {
+        self.writable()?;
         if delta != 0 {
             changes.push(Change::Add(schema::META_BYTES.to_vec(), delta));
         }
         self.index.write(changes, false)?;
         self.bytes.fetch_add(delta, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn writable(&self) -> Result<(), DiskError> {
+        if self.handed_over { Err(DiskError::HandedOver) } else { Ok(()) }
     }
 
     /// The lock of a key's records: the base and its variants are changed together.
@@ -226,6 +259,7 @@ impl Disk {
             .ok()
             .filter(|slice| *slice < u32::MAX)
             .ok_or_else(|| DiskError::Store(std::io::Error::from(std::io::ErrorKind::FileTooLarge)))?;
+        self.writable()?;
         self.store.write(id, slice * super::entry::SLICE_BYTES, bytes)?;
         let key = schema::slice_key(id, number);
         let before = self.index.get(Column::Slices, &key)?.and_then(|record| SliceRecord::decode(&record));
@@ -275,6 +309,7 @@ impl Disk {
 
     /// Removes the slices and the file of a body that no entry has any more.
     pub fn reclaim(&self, id: u64) -> Result<(), DiskError> {
+        self.writable()?;
         let mut changes = vec![Change::Delete(Column::Slices, schema::owner_key(id))];
         let mut delta = 0;
         self.each_slice(id, |slice, record| {
@@ -297,6 +332,7 @@ impl Disk {
 
     /// Writes a purge down, safe against a power cut.
     pub fn record_purge(&self, sequence: u64, scope: &PurgeScope, synced: bool) -> Result<(), DiskError> {
+        self.writable()?;
         let number = i64::try_from(sequence).unwrap_or(i64::MAX);
         let changes = vec![
             Change::Put(Column::Purges, sequence.to_be_bytes().to_vec(), schema::encode_purge(scope)),

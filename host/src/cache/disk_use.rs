@@ -67,7 +67,7 @@ impl Shared {
     pub fn disk_takes(&self, size: u64) -> bool {
         let paused = self.paused_until.load(Ordering::Relaxed);
         size <= self.disk_limit()
-            && self.disk.load().is_some()
+            && self.disk.load().as_ref().is_some_and(|disk| !disk.is_handed_over())
             && (paused == 0 || self.clock.now() >= Timestamp::from_millis(paused))
     }
 
@@ -102,6 +102,9 @@ impl Shared {
     pub fn counted<T>(&self, result: Result<T, DiskError>) -> Option<T> {
         result
             .inspect_err(|error| {
+                if matches!(error, DiskError::HandedOver) {
+                    return;
+                }
                 self.metrics.cache_disk_errors.inc();
                 tracing::debug!(%error, "cache folder");
             })
@@ -123,6 +126,8 @@ impl Shared {
                 }
                 Some(done)
             }
+            // What it was to write is of no use to anybody any more.
+            Err(DiskError::HandedOver) => None,
             Err(error) => {
                 self.metrics.cache_disk_errors.inc();
                 let until = self.clock.now().plus(DISK_PAUSE).as_millis().max(1);

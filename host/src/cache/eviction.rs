@@ -77,7 +77,7 @@ pub(super) fn evict(shared: &Arc<Shared>) -> bool {
     }
     let target = (budget / 100 * TARGET_PERCENT).min(budget - wanted);
     for _ in 0..ROUND {
-        if shared.disk_bytes() <= target || shared.cancel.is_cancelled() {
+        if shared.disk_bytes() <= target || shared.is_closing() {
             break;
         }
         let Some(victim) = choose(shared) else { return false };

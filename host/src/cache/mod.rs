@@ -14,6 +14,7 @@ mod eviction;
 pub mod fill;
 pub mod freshness;
 mod front;
+mod handover;
 mod hot;
 pub mod index;
 pub mod key;
@@ -47,7 +48,7 @@ use disk::Disk;
 use entry::{Entry, EntryHead};
 use error::CacheError;
 use fill::{Flights, Join, Writer};
-use index::{Column, schema};
+use index::Column;
 use key::CacheKey;
 use purges::{PurgeScope, PurgeSequence};
 use recovery::Opened;
@@ -134,18 +135,7 @@ impl Cache {
                 path: disk.dir.clone().unwrap_or_default(),
                 reason: error.to_string(),
             };
-            let newest = index::number(&*disk.index, schema::META_SEQUENCE).map_err(failed)?;
-            let records = disk.index.scan(Column::Purges, &[], None, usize::MAX).map_err(failed)?;
-            for (key, record) in records {
-                let sequence = key.as_slice().try_into().map(u64::from_be_bytes);
-                match (sequence, schema::decode_purge(&record)) {
-                    (Ok(sequence), Some(scope)) => shared.purges.apply(sequence, &scope),
-                    // What it purged is not known any more: then it was everything.
-                    (Ok(sequence), None) => shared.purges.apply(sequence, &PurgeScope::All),
-                    (Err(_), _) => {}
-                }
-            }
-            shared.purges.advance(newest.unsigned_abs());
+            shared.apply_recorded_purges(&disk).map_err(failed)?;
         }
         shared.measure_space();
         upkeep::start(&shared);
@@ -255,7 +245,10 @@ impl Cache {
             };
             // In force here and now in any case.
             shared.purges.apply(sequence, &scope);
-            shared.sweeps.lock().push(scope);
+            shared.sweeps.lock().push(scope.clone());
+            if let Some(tell) = shared.purge_listener.load_full() {
+                tell(PurgeSequence(sequence), scope).await;
+            }
             match recorded {
                 None => Ok(PurgeSequence(sequence)),
                 Some(reason) => Err(CacheError::PurgeNotRecorded(reason)),
@@ -300,7 +293,7 @@ impl Cache {
     /// Flushes recency and closes the index; fills under way are not committed.
     pub async fn close(&self) {
         let shared = self.shared.clone();
-        shared.cancel.cancel();
+        shared.cancel.load().cancel();
         shared.tracker.close();
         let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;
         let _ = tokio::time::timeout_at(deadline, shared.tracker.wait()).await;
@@ -308,7 +301,9 @@ impl Cache {
             eviction::flush_uses(&shared);
             eviction::reclaim(&shared);
             let disk = shared.disk.swap(None)?;
-            shared.counted(disk.index.flush().map_err(disk::DiskError::from));
+            if !disk.is_handed_over() {
+                shared.counted(disk.index.flush().map_err(disk::DiskError::from));
+            }
             Some(disk)
         });
         let Ok(Some(mut disk)) = flushed.await else { return };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 
 /// A point in the order of purges.
@@ -49,6 +50,9 @@ pub enum PurgeScope {
     /// Everything.
     All,
 }
+
+/// Tells somebody else of a purge that is in force here; done when it is in force there.
+pub type PurgeListener = Box<dyn Fn(PurgeSequence, PurgeScope) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What a purge may hit an entry by.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::{Mutex, RwLock};
@@ -21,9 +21,9 @@ use super::fill::Flights;
 use super::front::{self, Front};
 use super::hot::{Hot, Slot};
 use super::index::schema::{self, SliceRecord};
-use super::index::{Column, Probe};
+use super::index::{self, Column, IndexError, Probe};
 use super::key::CacheKey;
-use super::purges::{PurgeScope, PurgeTable};
+use super::purges::{PurgeListener, PurgeScope, PurgeTable};
 use super::runs::Runs;
 use super::vary::VariantKey;
 use super::writer::Writer;
@@ -68,7 +68,10 @@ pub(super) struct Shared {
     pub wake: Notify,
     pub room: Notify,
     pub tracker: TaskTracker,
-    pub cancel: CancellationToken,
+    /// Ends the work in the background; another one when it begins anew.
+    pub cancel: ArcSwap<CancellationToken>,
+    /// Who else is to know of purges before they are answered.
+    pub purge_listener: ArcSwapOption<PurgeListener>,
     live: Box<[Live]>,
     bodies: Box<[Bodies]>,
     noted: Box<[Mutex<Vec<Arc<Slot>>>]>,
@@ -116,7 +119,8 @@ impl Shared {
             wake: Notify::new(),
             room: Notify::new(),
             tracker: TaskTracker::new(),
-            cancel: CancellationToken::new(),
+            cancel: ArcSwap::from_pointee(CancellationToken::new()),
+            purge_listener: ArcSwapOption::empty(),
             live: sharded(),
             bodies: sharded(),
             noted: sharded(),
@@ -131,6 +135,11 @@ impl Shared {
 
     fn bodies(&self, id: u64) -> &Bodies {
         &self.bodies[id as usize % SHARDS]
+    }
+
+    /// Nothing new is kept.
+    pub fn is_closing(&self) -> bool {
+        self.cancel.load().is_cancelled()
     }
 
     // Purges.
@@ -156,6 +165,22 @@ impl Shared {
             slot.clean.fetch_max(newest, Ordering::AcqRel);
         }
         purged
+    }
+
+    /// Puts the purges in force that are written down.
+    pub fn apply_recorded_purges(&self, disk: &Disk) -> Result<(), IndexError> {
+        let newest = index::number(&*disk.index, schema::META_SEQUENCE)?;
+        for (key, record) in disk.index.scan(Column::Purges, &[], None, usize::MAX)? {
+            let sequence = key.as_slice().try_into().map(u64::from_be_bytes);
+            match (sequence, schema::decode_purge(&record)) {
+                (Ok(sequence), Some(scope)) => self.purges.apply(sequence, &scope),
+                // What it purged is not known any more: then it was everything.
+                (Ok(sequence), None) => self.purges.apply(sequence, &PurgeScope::All),
+                (Err(_), _) => {}
+            }
+        }
+        self.purges.advance(newest.unsigned_abs());
+        Ok(())
     }
 
     // Entries in memory and fills under way.
@@ -224,7 +249,7 @@ impl Shared {
         let refused = self.is_purged(&entry, None) || self.purges.is_before_floor(entry.head.sequence.0);
         // A part can only be kept of a body that may be completed.
         let part = slices.is_some();
-        if refused || self.cancel.is_cancelled() || (part && !(sliceable && size.is_some())) {
+        if refused || self.is_closing() || (part && !(sliceable && size.is_some())) {
             return (Arc::new(entry), None);
         }
         if empty {

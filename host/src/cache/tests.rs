@@ -40,7 +40,7 @@ impl Rig {
 
     /// As after a kill -9: nothing is flushed, memory is gone.
     fn crashed(self) -> Self {
-        self.cache.shared.cancel.cancel();
+        self.cache.shared.cancel.load().cancel();
         let budget = self.cache.shared.disk_budget.load(Ordering::Relaxed);
         Self::over(self.index.clone(), self.store.clone(), budget)
     }
@@ -522,6 +522,53 @@ async fn a_folder_is_closed_copied_and_opened_again_with_all_that_was_in_it() {
         // Closed, it still serves what it has in memory.
         assert!(rig.get("/10").await.is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_passes_to_another_program_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let settings = Settings { dir: dir.path().to_owned(), disk_bytes: 1 << 30, memory_bytes: 0 };
+        let cache = Cache::open(settings, Clock::System, Metrics::new().0).unwrap();
+        Rig { cache, ..Rig::new() }
+    };
+    let old = open();
+    let size = 3 * SLICE_BYTES as usize + 1;
+    assert!(old.keep("/large", &bytes(size)).await && old.keep("/small", b"small").await);
+    assert!(old.keep("/purged", b"old").await);
+    old.settle().await;
+    old.cache.hand_over().await.unwrap();
+    let new = open();
+    assert_eq!(new.get("/large").await, Some((bytes(size), Tier::Disk)));
+    // The old one answers from the disk, and keeps nothing.
+    assert_eq!(old.get("/large").await, Some((bytes(size), Tier::Disk)));
+    old.keep("/late", b"late").await;
+    assert_eq!(old.get("/late").await, None);
+    let scope = PurgeScope::Path { host: "a.test".into(), path: "/purged".into() };
+    assert!(matches!(old.cache.purge(scope.clone()).await, Err(CacheError::PurgeNotRecorded(_))));
+    let (first, told) = (Arc::new(old), Arc::new(parking_lot::Mutex::new(Vec::new())));
+    let (telling, list) = (first.clone(), told.clone());
+    new.cache.tell_purges_to(Box::new(move |sequence, scope| {
+        telling.cache.purged_elsewhere(sequence, &scope);
+        list.lock().push(scope);
+        Box::pin(async {})
+    }));
+    new.cache.purge(PurgeScope::Path { host: "a.test".into(), path: "/small".into() }).await.unwrap();
+    assert_eq!(told.lock().len(), 1);
+    assert_eq!((new.get("/small").await, first.get("/small").await), (None, None));
+    assert!(new.keep("/new", b"new").await);
+    new.settle().await;
+    new.cache.close().await;
+    drop(new);
+    first.cache.take_back().await;
+    assert_eq!(first.get("/small").await, None);
+    assert_eq!(first.get("/new").await, Some((b"new".to_vec(), Tier::Disk)));
+    assert!(first.keep("/again", b"again").await);
+    first.settle().await;
+    first.cache.purge(scope).await.unwrap();
+    first.cache.close().await;
+    drop(first);
+    assert_eq!(open().get("/again").await, Some((b"again".to_vec(), Tier::Disk)));
 }
 
 #[tokio::test]

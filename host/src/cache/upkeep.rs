@@ -27,7 +27,7 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts the task.
 pub(super) fn start(shared: &Arc<Shared>) {
-    let cancel = shared.cancel.clone();
+    let cancel = CancellationToken::clone(&shared.cancel.load());
     let rounds = run(Arc::downgrade(shared), cancel.clone());
     let sweeps = sweep_all(Arc::downgrade(shared), cancel.clone());
     let garbage = collect(Arc::downgrade(shared), cancel);
@@ -62,7 +62,7 @@ async fn run(shared: Weak<Shared>, cancel: CancellationToken) {
             if let Some(region) = shared.hot.region() {
                 region.watch();
             }
-            while eviction::evict(shared) && !shared.cancel.is_cancelled() {}
+            while eviction::evict(shared) && !shared.is_closing() {}
             if round.is_multiple_of(FLUSH_ROUNDS) {
                 eviction::flush_uses(shared);
                 shared.hot.share();

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::json::Json;
+use crate::listener::Address;
 use crate::units::{ByteSize, parse_duration};
 
 /// A kind of single value.
@@ -42,6 +43,8 @@ pub enum Leaf {
     Secret,
     /// Address and port.
     Socket,
+    /// The same, or a unix socket.
+    Listen,
     /// A network in CIDR notation, or one address.
     Network,
     /// An http or https URL.
@@ -69,6 +72,9 @@ impl Leaf {
             }
             Self::Secret => r#"a secret: text that is not empty, "env:NAME" or "file:PATH""#.into(),
             Self::Socket => r#"an address and a port such as "127.0.0.1:8080" or "[::1]:8080""#.into(),
+            Self::Listen => {
+                r#"an address and a port such as "127.0.0.1:8080" or "[::1]:8080", or "unix:" and a path"#.into()
+            }
             Self::Network => r#"a network such as "10.0.0.0/8" or "2001:db8::/32", or an address"#.into(),
             Self::Url => r#"a URL such as "http://127.0.0.1:3000", without user, query and fragment"#.into(),
             Self::AnyObject => "an object".into(),
@@ -88,6 +94,7 @@ impl Leaf {
             | Self::Choice(_)
             | Self::Secret
             | Self::Socket
+            | Self::Listen
             | Self::Network
             | Self::Url => matches!(json, Json::Text(_)),
         }
@@ -108,6 +115,7 @@ impl Leaf {
             }
             Self::Secret => text.is_some_and(|text| !text.is_empty()),
             Self::Socket => text.and_then(socket).is_some(),
+            Self::Listen => text.is_some_and(|text| Address::parse(text).is_some() && is_plain(text)),
             Self::Network => text.and_then(network).is_some(),
             Self::Url => text.and_then(url).is_some(),
         }
@@ -131,6 +139,9 @@ impl Leaf {
                 { "type": "number", "minimum": 0 },
             ] }),
             Self::Socket => json!({ "type": "string", "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]+$" }),
+            Self::Listen => {
+                json!({ "type": "string", "pattern": "^(([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]+|unix:.+)$" })
+            }
             Self::Network => json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]+)?$" }),
             Self::Url => json!({ "type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^?#]+$" }),
             Self::AnyObject => json!({ "type": "object" }),

@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::listener::Address;
+
 pub use error::{Mistake, Mistakes};
 pub use json_schema::json_schema;
 pub use resolve::Acme;
@@ -43,9 +45,9 @@ pub struct Resolved {
     /// Where it was read.
     pub file: PathBuf,
     /// Where to serve.
-    pub http: Vec<SocketAddr>,
+    pub http: Vec<Address>,
     /// Where to serve over TLS.
-    pub https: Vec<SocketAddr>,
+    pub https: Vec<Address>,
     /// Connections open at once: in all, and from one address.
     pub max_connections: (Option<usize>, Option<usize>),
     /// HTTP/3 on the addresses of `https`.

@@ -18,6 +18,8 @@ use super::files::Surroundings;
 use super::json::Json;
 use super::schema::{FILE_SHAPE, POLICY_MEMORY_MOST_MIB};
 use super::{ADMIN_TOKEN, Door, Resolved, Token, defaults, leaf};
+use crate::listener::Address;
+use crate::tls::CertificateFiles;
 
 /// What the parts of this module share.
 struct Resolver<'a> {
@@ -26,6 +28,23 @@ struct Resolver<'a> {
     policies: PathBuf,
     /// Where it is remembered which hosts had policies.
     policy_state: PathBuf,
+}
+
+/// Where it listens.
+struct Listeners {
+    http: Vec<Address>,
+    https: Vec<Address>,
+    admin: Option<std::net::SocketAddr>,
+    admin_token: Option<Token>,
+}
+
+/// What hosts may count on.
+#[derive(Clone, Copy, Debug)]
+struct Tls {
+    /// Certificates are issued automatically.
+    acme: bool,
+    /// There are addresses for HTTPS.
+    listens: bool,
 }
 
 /// Resolves a whole file. None only if a mistake was noted.
@@ -42,16 +61,33 @@ pub fn resolve(
     let mut resolver =
         Resolver { surroundings, mistakes, policies: policies.clone(), policy_state: policy_state.clone() };
 
-    let (http, admin, admin_token) = resolver.listeners(&root);
-    let https = root.object("listen").list("https", leaf::socket);
+    let Listeners { http, https, admin, admin_token } = resolver.listeners(&root);
+    // What is written wrongly is named as that.
+    let with_https = root.object("listen").given("https").is_some_and(|at| at.json != &Json::List(Vec::new()));
+    if https.iter().all(|address| address.ip().is_none()) && root.object("listen").flag("http3") {
+        let path = root.object("listen").path.key("http3");
+        let expected = "listen.https with addresses and ports, which it takes";
+        resolver.mistakes.add(&path, "true, and no address in listen.https", expected);
+    }
     let certificates = resolver.static_certificates(&root.object("tls"));
     let acme = resolver.acme(&root, &cache_folder);
+    if !with_https && acme.is_some() {
+        let path = root.path.key("acme");
+        resolver.mistakes.add(&path, "acme, and no listen.https", "listen.https beside it, with an address");
+    }
     resolver.folder(&root, "policies", &policies);
     resolver.folder(&root.object("cache"), "dir", &cache_folder);
     let cache = resolver.cache(&root.object("cache"), &cache_folder);
-    let origins =
-        resolver.origins(&root.object("origins"), &[("the cache folder", &cache_folder), ("hosts.json", file)]);
-    let hosts = resolver.hosts(&root.object("hosts"), &origins, acme.is_some());
+    let mut private: Vec<(&str, &FilePath)> = vec![("the cache folder", &cache_folder), ("hosts.json", file)];
+    for CertificateFiles { cert, key } in &certificates {
+        // Where no key is named, it stands in the certificate's file or beside it.
+        private.push(("a key of tls.certificates", key.as_ref().unwrap_or(cert)));
+    }
+    if let Some(acme) = &acme {
+        private.push(("acme.store", &acme.store));
+    }
+    let origins = resolver.origins(&root.object("origins"), &private);
+    let hosts = resolver.hosts(&root.object("hosts"), &origins, Tls { acme: acme.is_some(), listens: with_https });
     let capabilities = resolver.capabilities(&root, origins.kinds.keys().cloned().collect());
 
     let whole = origins.list.len() == root.object("origins").json.members().len()
@@ -102,34 +138,37 @@ pub fn door(json: &Json, surroundings: &Surroundings<'_>, mistakes: &mut Mistake
     }
     let cache = surroundings.path(&root.object("cache").text("dir")?);
     let mut resolver = Resolver { surroundings, mistakes, policies: PathBuf::new(), policy_state: PathBuf::new() };
-    let (_, address, token) = resolver.listeners(&root);
-    Some(Door { address: address?, token, token_file: cache.join(ADMIN_TOKEN) })
+    let Listeners { admin, admin_token, .. } = resolver.listeners(&root);
+    Some(Door { address: admin?, token: admin_token, token_file: cache.join(ADMIN_TOKEN) })
 }
 
 impl Resolver<'_> {
-    fn listeners(&mut self, root: &At<'_>) -> (Vec<std::net::SocketAddr>, Option<std::net::SocketAddr>, Option<Token>) {
+    fn listeners(&mut self, root: &At<'_>) -> Listeners {
         let listen = root.object("listen");
-        let http = listen.list("http", leaf::socket);
+        let address = |text: &str| match Address::parse(text)? {
+            Address::Unix(path) => Some(Address::Unix(self.surroundings.folder.join(path))),
+            ip => Some(ip),
+        };
+        let (http, https) = (listen.list("http", address), listen.list("https", address));
         let admin = listen.text("admin").as_deref().and_then(leaf::socket);
         let token = root.object("admin").given("token").and_then(|token| {
             let text = token.json.text()?;
             self.surroundings.secret_text(text, &token.path, self.mistakes)
         });
 
-        let https = listen.list("https", leaf::socket);
         let mut seen = HashSet::new();
         let all = http.iter().enumerate().map(|(index, address)| ("http", index, address));
         for (name, index, address) in
             all.chain(https.iter().enumerate().map(|(index, address)| ("https", index, address)))
         {
-            if address.port() != 0 && !seen.insert(*address) {
+            if address.ip().is_none_or(|ip| ip.port() != 0) && !seen.insert(address.clone()) {
                 let path = listen.path.key(name).item(index);
                 self.mistakes.add(&path, format!("{address} a second time"), "each address once");
             }
         }
         if let Some(admin) = admin {
             let path = listen.path.key("admin");
-            if seen.contains(&admin) {
+            if seen.contains(&Address::Ip(admin)) {
                 self.mistakes.add(&path, format!("{admin}, which clients are served at too"), "an address of its own");
             }
             let given = root.object("admin").given("token").is_some();
@@ -141,7 +180,7 @@ impl Resolver<'_> {
                 );
             }
         }
-        (http, admin, token.map(|token| Token(token.into())))
+        Listeners { http, https, admin, admin_token: token.map(|token| Token(token.into())) }
     }
 
     /// A folder that may be missing, but must not be something else; a folder that was written for the policies must be there.

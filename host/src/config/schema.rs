@@ -19,6 +19,7 @@ static DURATION: Shape = Shape::Leaf(Leaf::Duration { least_ms: 0 });
 static WAIT: Shape = Shape::Leaf(Leaf::Duration { least_ms: 1 });
 static SECRET: Shape = Shape::Leaf(Leaf::Secret);
 static SOCKET: Shape = Shape::Leaf(Leaf::Socket);
+static ADDRESS: Shape = Shape::Leaf(Leaf::Listen);
 static NETWORK: Shape = Shape::Leaf(Leaf::Network);
 static NETWORKS: Shape = Shape::List { each: &NETWORK, least: 0 };
 static URL: Shape = Shape::Leaf(Leaf::Url);
@@ -74,9 +75,9 @@ static LISTEN: Shape = Shape::Object(&[
         "The admin listener; loopback only unless `admin.token` is given.",
     ),
 ]);
-static LISTEN_HTTP: Shape = Shape::List { each: &SOCKET, least: 1 };
+static LISTEN_HTTP: Shape = Shape::List { each: &ADDRESS, least: 1 };
 static CONNECTIONS: Shape = Shape::Leaf(Leaf::Count { least: 1, most: 100_000_000 });
-static LISTEN_HTTPS: Shape = Shape::List { each: &SOCKET, least: 0 };
+static LISTEN_HTTPS: Shape = Shape::List { each: &ADDRESS, least: 0 };
 
 static TLS: Shape = Shape::Object(&[field(
     "certificates",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Resolved;
+use crate::listener::Address;
 use crate::origin::{HostField, OriginKind, Place, S3Credentials, Settings as Origin};
 use crate::policy::dropped_file;
 use crate::policy::settings::{ChainSource, Isolation, OnFailure, PolicySettings};
@@ -81,8 +82,8 @@ impl Resolved {
 
     /// A few lines that a person can read.
     pub fn summary(&self) -> Vec<String> {
-        let mut addresses: Vec<String> = self.http.iter().map(|address| format!("http://{address}")).collect();
-        addresses.extend(self.https.iter().map(|address| format!("https://{address}")));
+        let mut addresses: Vec<String> = self.http.iter().map(|address| at("http", address)).collect();
+        addresses.extend(self.https.iter().map(|address| at("https", address)));
         let token = match &self.admin_token {
             Some(_) => "token as configured".to_owned(),
             None => format!("token in {}", self.admin_token_file().display()),
@@ -154,6 +155,14 @@ impl Resolved {
 
     fn policy_name(&self, policy: &PolicySettings) -> String {
         policy.file.strip_prefix(&self.policies.folder).unwrap_or(&policy.file).display().to_string()
+    }
+}
+
+/// An address as a URL, where it can be one.
+fn at(scheme: &str, address: &Address) -> String {
+    match address {
+        Address::Ip(address) => format!("{scheme}://{address}"),
+        Address::Unix(_) => format!("{scheme} over {address}"),
     }
 }
 

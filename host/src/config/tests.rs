@@ -104,7 +104,7 @@ fn refused(result: Result<Resolved, Mistakes>, path: &str, found: &str, expected
 fn an_origin_and_a_host_are_enough() {
     let folder = Folder::new();
     let resolved = folder.with(json!({})).expect("it serves");
-    assert_eq!(resolved.http, ["127.0.0.1:8080".parse().expect("an address")]);
+    assert_eq!(resolved.http, [crate::listener::Address::parse("127.0.0.1:8080").expect("an address")]);
     assert_eq!(resolved.admin, "127.0.0.1:9900".parse().expect("an address"));
     assert_eq!(resolved.cache.dir, folder.0.path().join("cache"));
     assert_eq!(resolved.cache.disk_bytes, 3_000_000_000);

@@ -1,25 +1,24 @@
-//! Sockets that listen, and the loop that accepts.
+//! The loop that accepts at a socket.
 
+use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use futures_util::FutureExt;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::address::LOCAL;
 use super::admission::Admission;
 use super::connection::Server;
+use super::doors::Listener;
 use super::drain::Phase;
-use super::inherited;
 use super::{Service, Workers};
 use crate::telemetry::metrics::RefusedLabels;
-
-/// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
 
 /// How long accepting rests after an error that is not the connection's own. Such errors (out of files, out of memory) stay
 /// until something is closed; without the rest the loop would spin.
@@ -27,34 +26,6 @@ const REST: Duration = Duration::from_millis(50);
 
 /// At most one line about failing accepts in this time.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Whether an IPv6 address leaves IPv4 to another one of these.
-pub(super) fn is_beside(address: SocketAddr, all: &[SocketAddr]) -> bool {
-    address.is_ipv6() && all.iter().any(|other| other.is_ipv4() && other.port() == address.port() && other.port() != 0)
-}
-
-/// A socket that listens at `address`: one that was handed over, or a new one. `all` are the addresses of the listener: an IPv6 wildcard takes IPv4 clients too,
-/// unless an IPv4 address at the same port is asked for beside it.
-pub(super) fn listen(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
-    if let Some(socket) = inherited::take(address) {
-        socket.set_nonblocking(true)?;
-        socket.set_cloexec(true)?;
-        return TcpListener::from_std(socket.into());
-    }
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(is_beside(address, all))?;
-        }
-        // So that a restart needs not wait for old connections in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    open().map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
-}
 
 /// What accepting at one address takes.
 pub(super) struct Accepting<S> {
@@ -67,7 +38,9 @@ pub(super) struct Accepting<S> {
 impl<S: Service> Accepting<S> {
     /// Puts a connection where it will live.
     fn begin(&self, stream: TcpStream, peer: SocketAddr) {
-        let admitted = match self.admission.as_ref().map(|admission| admission.admit(peer.ip())).transpose() {
+        // Whoever comes over a unix socket has no address of its own.
+        let address = (peer != LOCAL).then(|| peer.ip());
+        let admitted = match self.admission.as_ref().map(|admission| admission.admit(address)).transpose() {
             Ok(admitted) => admitted,
             Err(full) => {
                 let labels = RefusedLabels { limit: full.word() };
@@ -96,11 +69,12 @@ impl<S: Service> Accepting<S> {
     }
 
     /// Accepts until the listener drains or this address is given up.
-    pub(super) async fn run(self, listener: TcpListener, closing: CancellationToken) {
+    pub(super) async fn run(self, listener: Arc<Listener>, closing: CancellationToken) {
         let drain = self.server.drain().clone();
         let draining = drain.reached(Phase::Draining);
         tokio::pin!(draining);
         let mut complaints = Complaints::default();
+        let mut spare = Spare::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -109,8 +83,13 @@ impl<S: Service> Accepting<S> {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.begin(stream, canonical(peer)),
+                Ok((stream, peer)) => self.begin(stream, peer),
                 Err(error) if concerns_one_connection(&error) => {}
+                Err(error) if lacks_files(&error) && spare.shed(&listener).await => {
+                    let labels = RefusedLabels { limit: "files" };
+                    self.server.metrics().connections_refused.get_or_create(&labels).inc();
+                    complaints.hear(&error);
+                }
                 Err(error) => {
                     self.server.metrics().accept_errors.inc();
                     complaints.hear(&error);
@@ -137,11 +116,33 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// An IPv4 client of an IPv6 socket is known by its IPv4 address, as in every list of addresses that people write.
-pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
-    match peer.ip().to_canonical() {
-        ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
-        IpAddr::V6(_) => peer,
+/// No more files can be opened: by us, or by anybody.
+fn lacks_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// A file that is kept open to be closed when there is no other way to accept: then a client that can't be served learns it at
+/// once, where it would wait in the backlog until it gives up.
+struct Spare(Option<File>);
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+}
+
+impl Spare {
+    /// Accepts one connection and closes it. False if that could not be done.
+    async fn shed(&mut self, listener: &Listener) -> bool {
+        if self.0.take().is_none() {
+            *self = Self::default();
+            return false;
+        }
+        let accepted = listener.accept().now_or_never();
+        let shed = matches!(&accepted, Some(Ok(_)));
+        drop(accepted);
+        *self = Self::default();
+        shed
     }
 }
 
@@ -162,27 +163,5 @@ impl Complaints {
         tracing::error!(%error, unsaid = self.unsaid, "cannot accept connections");
         self.last = Some(now);
         self.unsaid = 0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_address_in_use_is_named() {
-        let first = listen("127.0.0.1:0".parse().expect("an address"), &[]).expect("a free port");
-        let taken = first.local_addr().expect("bound");
-        let error = listen(taken, &[taken]).expect_err("the port is taken");
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")), "{error}");
-    }
-
-    #[test]
-    fn mapped_addresses_become_ipv4() {
-        let peer: SocketAddr = "[::ffff:192.0.2.7]:99".parse().expect("an address");
-        assert_eq!(canonical(peer), "192.0.2.7:99".parse().expect("an address"));
-        let six: SocketAddr = "[2001:db8::1]:99".parse().expect("an address");
-        assert_eq!(canonical(six), six);
     }
 }

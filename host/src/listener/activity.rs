@@ -13,6 +13,7 @@ use http::StatusCode;
 
 use super::Settings;
 use super::frames::Flood;
+use super::patience::{Patience, Streams};
 use super::sniff::Protocol;
 use crate::clock::monotonic_ms;
 
@@ -25,11 +26,18 @@ pub(super) struct Limits {
     pub(super) head: Duration,
     pub(super) idle: Duration,
     pub(super) stall: Duration,
+    /// Bytes a second.
+    pub(super) least_rate: u64,
 }
 
 impl Limits {
     pub(super) fn of(settings: &Settings) -> Self {
-        Self { head: settings.head_timeout, idle: settings.idle_timeout, stall: settings.stall_timeout }
+        Self {
+            head: settings.head_timeout,
+            idle: settings.idle_timeout,
+            stall: settings.stall_timeout,
+            least_rate: settings.least_rate,
+        }
     }
 
     /// The longest time after which the timer has to look.
@@ -81,8 +89,12 @@ pub(super) struct Activity {
     protocol: Protocol,
     /// Requests whose answers are not complete.
     in_flight: AtomicUsize,
+    /// The same one by one (HTTP/2).
+    streams: Streams,
     /// Those of them that wait for us: for the answer's head or for the next piece of its body.
     ours: AtomicUsize,
+    /// Bytes that the socket has taken.
+    taken: AtomicU64,
     /// Pieces of answers that were handed over.
     pieces: AtomicU64,
     /// When the peer last got or finished something: the end of the last answer, or the last piece that was handed over.
@@ -93,6 +105,8 @@ pub(super) struct Activity {
     blocked_since: AtomicU64,
     /// The listener drains: no time for courtesies.
     hurry: AtomicBool,
+    /// The next answer is the last (HTTP/1.1).
+    last: AtomicBool,
     /// Status of what came in and was refused unread; 0 for nothing.
     refused: AtomicU16,
     /// The connection speaks another protocol now.
@@ -111,6 +125,8 @@ impl Activity {
             accepted_ms,
             protocol,
             in_flight: AtomicUsize::new(0),
+            streams: Streams::default(),
+            taken: AtomicU64::new(0),
             ours: AtomicUsize::new(0),
             pieces: AtomicU64::new(0),
             served: AtomicU64::new(0),
@@ -120,6 +136,7 @@ impl Activity {
             }),
             blocked_since: AtomicU64::new(NEVER),
             hurry: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             refused: AtomicU16::new(0),
             upgraded: AtomicBool::new(false),
             flood: AtomicU8::new(0),
@@ -145,12 +162,19 @@ impl Activity {
         }
     }
 
-    /// The socket took bytes.
-    pub(super) fn sent(&self) {
+    /// The socket took so many bytes.
+    pub(super) fn sent(&self, bytes: usize) {
+        // By one task at a time.
+        self.taken.store(self.taken.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
         if self.blocked_since.load(Ordering::Relaxed) != NEVER {
             self.blocked_since.store(NEVER, Ordering::Relaxed);
             self.served.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// Bytes that the socket has taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// The socket takes nothing now.
@@ -215,6 +239,12 @@ impl Activity {
         self.hurry.store(true, Ordering::Relaxed);
     }
 
+    /// The next answer shall say that it is the last. False for HTTP/2, which has GOAWAY.
+    pub(super) fn tell_last(&self) -> bool {
+        self.last.store(self.protocol == Protocol::Http1, Ordering::Relaxed);
+        self.protocol == Protocol::Http1
+    }
+
     /// Whether the listener drains.
     pub(super) fn hurries(&self) -> bool {
         self.hurry.load(Ordering::Relaxed)
@@ -225,7 +255,20 @@ impl Activity {
         self.head_since.store(NEVER, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.ours.fetch_add(1, Ordering::Relaxed);
-        Flight { activity: self.clone(), ours: true }
+        let patience = (self.protocol == Protocol::Http2).then(|| self.streams.begin());
+        Flight { activity: self.clone(), ours: true, patience }
+    }
+
+    /// The streams of HTTP/2 under way.
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Ends streams of HTTP/2 whose client takes nothing; how many, and in how many milliseconds to look again.
+    pub(super) fn end_stalled(&self) -> (usize, Option<u64>) {
+        let now = self.now();
+        let (ended, next) = self.streams.look(now);
+        (ended, next.map(|next| next - now))
     }
 
     /// Whether the connection may go on, and until when it may without being asked again.
@@ -237,12 +280,8 @@ impl Activity {
         let (since, limit, overdue) = if blocked != NEVER {
             (blocked, limits.stall, Overdue::Write)
         } else if self.in_flight.load(Ordering::Relaxed) > 0 {
-            if self.protocol == Protocol::Http1 || self.ours.load(Ordering::Relaxed) > 0 {
-                // Waiting for the origin, say: that wait has its own limits.
-                (now, limits.shortest(), Overdue::Window)
-            } else {
-                (served, limits.stall, Overdue::Window)
-            }
+            // Waiting for the origin, say: that wait has its own limits; or for the windows of one stream, which has its own.
+            (now, limits.shortest(), Overdue::Window)
         } else if head != NEVER {
             (head, limits.head, Overdue::Head)
         } else {
@@ -261,12 +300,36 @@ impl Activity {
 pub(super) struct Flight {
     activity: Arc<Activity>,
     ours: bool,
+    /// Of a stream of HTTP/2.
+    patience: Option<Arc<Patience>>,
 }
 
 impl Flight {
+    /// The answer is the last of its connection (HTTP/1.1).
+    pub(super) fn is_now_last(&self) {
+        self.activity.tell_last();
+    }
+
+    /// Whether it is of a stream among others (HTTP/2).
+    pub(super) fn is_of_a_stream(&self) -> bool {
+        self.patience.is_some()
+    }
+
+    /// Whether the answer is the last of its connection.
+    pub(super) fn is_last(&self) -> bool {
+        self.activity.last.load(Ordering::Relaxed)
+    }
+
     /// The answer gives the connection over to another protocol.
     pub(super) fn upgrades(&self) {
         self.activity.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    /// The head of the answer was handed over: with HTTP/2 nothing of its body is asked for before the client has room for it.
+    pub(super) fn head_is_there(&mut self, limits: &Limits) {
+        if self.patience.is_some() {
+            self.waits_for_peer(0, limits);
+        }
     }
 
     /// The answer waits for us.
@@ -275,18 +338,24 @@ impl Flight {
             self.ours = true;
             self.activity.ours.fetch_add(1, Ordering::Relaxed);
         }
+        if let Some(patience) = &self.patience {
+            patience.is_ours();
+        }
     }
 
-    /// A piece was handed over: now it is the peer's turn.
-    pub(super) fn waits_for_peer(&mut self) {
+    /// A piece of so many bytes was handed over: now it is the peer's turn, for as long as it may take to take that.
+    pub(super) fn waits_for_peer(&mut self, bytes: usize, limits: &Limits) {
         if self.ours {
             self.ours = false;
             self.activity.ours.fetch_sub(1, Ordering::Relaxed);
         }
         self.activity.pieces.fetch_add(1, Ordering::Relaxed);
         // With HTTP/1.1 the socket itself shows whether the peer takes what it is given.
-        if self.activity.protocol == Protocol::Http2 {
-            self.activity.served.store(self.activity.now(), Ordering::Relaxed);
+        if let Some(patience) = &self.patience {
+            let now = self.activity.now();
+            self.activity.served.store(now, Ordering::Relaxed);
+            let least = bytes as u64 * 1000 / limits.least_rate.max(1);
+            patience.until(now + limits.stall.as_millis() as u64 + least);
         }
     }
 }
@@ -305,8 +374,12 @@ impl Drop for Flight {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { head: Duration::from_secs(10), idle: Duration::from_secs(75), stall: Duration::from_secs(60) };
+    const LIMITS: Limits = Limits {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        stall: Duration::from_secs(60),
+        least_rate: 500,
+    };
 
     fn after(activity: &Activity, seconds: u64) {
         activity.pretended.fetch_add(seconds * 1000, Ordering::Relaxed);
@@ -338,7 +411,7 @@ mod tests {
         let mut flight = activity.begin();
         after(&activity, 1_000);
         assert_eq!(over(&activity), None);
-        flight.waits_for_peer();
+        flight.waits_for_peer(0, &LIMITS);
         after(&activity, 1_000);
         assert_eq!(over(&activity), None, "with HTTP/1.1 only a blocked socket shows that the peer is late");
         drop(flight);
@@ -358,7 +431,7 @@ mod tests {
         after(&activity, 58);
         activity.blocked();
         assert_eq!(over(&activity), None);
-        activity.sent();
+        activity.sent(1);
         activity.blocked();
         drop(flight);
         after(&activity, 58);
@@ -368,27 +441,28 @@ mod tests {
         assert_eq!(over(&activity), None);
         after(&activity, 2);
         assert_eq!(over(&activity), Some(Overdue::Write));
-        activity.sent();
+        activity.sent(1);
         assert_eq!(over(&activity), None, "idleness counts from when the peer had everything");
         after(&activity, 75);
         assert_eq!(over(&activity), Some(Overdue::Idle));
     }
 
     #[test]
-    fn streams_that_all_wait_for_windows_are_overdue_unless_one_waits_for_us() {
+    fn a_stream_that_waits_for_its_window_has_its_own_time_whatever_others_do() {
         let activity = Activity::new(monotonic_ms(), Protocol::Http2);
         let mut first = activity.begin();
         let mut second = activity.begin();
-        first.waits_for_peer();
-        after(&activity, 100);
-        assert_eq!(over(&activity), None);
-        second.waits_for_peer();
-        after(&activity, 58);
-        assert_eq!(over(&activity), None);
-        after(&activity, 2);
-        assert_eq!(over(&activity), Some(Overdue::Window));
-        first.waits_for_us();
-        assert_eq!(over(&activity), None);
+        first.waits_for_peer(LIMITS.least_rate as usize * 30, &LIMITS);
+        second.waits_for_peer(0, &LIMITS);
+        after(&activity, 59);
+        assert_eq!((over(&activity), activity.end_stalled().0), (None, 0));
+        second.waits_for_us();
+        drop(activity.begin());
+        after(&activity, 30);
+        // Not ended here, since no task is known; it is not looked at again.
+        assert_eq!(activity.end_stalled(), (0, Some(1_000)));
+        after(&activity, 1_000);
+        assert_eq!((over(&activity), activity.end_stalled().1), (None, None));
         drop((first, second));
         after(&activity, 75);
         assert_eq!(over(&activity), Some(Overdue::Idle));

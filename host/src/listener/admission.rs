@@ -92,15 +92,16 @@ impl Admission {
         self.limits.load().is_proxy(address)
     }
 
-    /// A place for a connection from `address`.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
+    /// A place for a connection from `address`; without one it counts among all alone.
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admitted, Full> {
         let limits = self.limits.load();
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Connections);
         }
         let mut admitted = Admitted { admission: Arc::clone(self), counted: None };
-        if let Some(most) = limits.per_address.filter(|_| !limits.is_proxy(address)) {
+        if let (Some(most), Some(address)) = (limits.per_address, address.filter(|address| !limits.is_proxy(*address)))
+        {
             let place = network(address);
             let mut by_address = self.by_address.lock();
             let open = by_address.entry(place).or_default();
@@ -148,22 +149,23 @@ mod tests {
     #[test]
     fn beyond_the_limit_nobody_comes_in_until_somebody_leaves() {
         let admission = Admission::new(Limits::new(Some(2), None, Vec::new(), 0));
-        let first = admission.admit(ip("192.0.2.1")).unwrap();
-        let _second = admission.admit(ip("192.0.2.1")).unwrap();
-        assert_eq!(admission.admit(ip("192.0.2.2")).unwrap_err(), Full::Connections);
+        let first = admission.admit(Some(ip("192.0.2.1"))).unwrap();
+        let _second = admission.admit(Some(ip("192.0.2.1"))).unwrap();
+        assert_eq!(admission.admit(Some(ip("192.0.2.2"))).unwrap_err(), Full::Connections);
         drop(first);
-        assert!(admission.admit(ip("192.0.2.2")).is_ok());
+        assert!(admission.admit(Some(ip("192.0.2.2"))).is_ok());
     }
 
     #[test]
     fn one_address_takes_no_more_than_its_share() {
         let admission = Admission::new(Limits::new(Some(10), Some(1), Vec::new(), 0));
-        let six = admission.admit(ip("2001:db8::1")).unwrap();
-        assert_eq!(admission.admit(ip("2001:db8::2:3")).unwrap_err(), Full::Address);
-        assert!(admission.admit(ip("2001:db8:0:1::1")).is_ok());
-        assert!(admission.admit(ip("192.0.2.1")).is_ok());
+        let six = admission.admit(Some(ip("2001:db8::1"))).unwrap();
+        assert_eq!(admission.admit(Some(ip("2001:db8::2:3"))).unwrap_err(), Full::Address);
+        assert!(admission.admit(Some(ip("2001:db8:0:1::1"))).is_ok());
+        assert!(admission.admit(Some(ip("192.0.2.1"))).is_ok());
         drop(six);
-        assert!(admission.admit(ip("2001:db8::2:3")).is_ok());
+        assert!(admission.admit(Some(ip("2001:db8::2:3"))).is_ok());
+        assert!(admission.admit(None).is_ok() && admission.admit(None).is_ok());
         assert!(admission.by_address.lock().is_empty() && admission.open.load(Ordering::Relaxed) == 0);
     }
 

@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
+use super::address::LOCAL;
 use super::admission::Admission;
 use super::drain::{Drain, Phase};
 use super::frames::{self, Frames};
@@ -31,6 +32,7 @@ use super::request_body::{RequestBody, Source};
 use super::sniff::{Prefix, Protocol, sniff};
 use super::socket::Socket;
 use super::stream::{Away, Stream, Watching, peer, unsent};
+use super::turns::Turns;
 use super::via::{self, Via};
 use super::{Connection, Service, Settings};
 use crate::clock::monotonic_ms;
@@ -47,6 +49,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
 /// What an HTTP/2 stream may have waiting for the peer's window.
 const STREAM_SEND_BYTES: usize = 256 << 10;
+
+/// The largest piece of an answer that goes to a stream of HTTP/2 at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Streams that a client may open and reset before they were handed to the service (CVE-2023-44487), and errors of its making
 /// for which we reset streams, before the connection is closed: the second counts over its whole life. Floods of both are
@@ -65,14 +70,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub(super) struct Server<S> {
     service: Arc<S>,
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    head_bytes: usize,
     limits: Limits,
     framing: framing::Limits,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
     region: Option<Arc<Region>>,
     tls: Option<Arc<Tls>>,
-    handshakes: Semaphore,
+    handshakes: Arc<Turns>,
     admission: Option<Arc<Admission>>,
 }
 
@@ -85,29 +90,17 @@ impl<S: Service> Server<S> {
         // `half_close` keeps hyper from reading ahead while an answer is under way: each time it would take a new buffer of
         // 8 KiB. Whether the client is still there is the timer's to see.
         http1.header_read_timeout(None).max_header_size(settings.head_bytes).half_close(true);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_send_buf_size(STREAM_SEND_BYTES)
-            .max_pending_accept_reset_streams(PENDING_RESETS)
-            .max_local_error_reset_streams(ERROR_RESETS)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT);
         Self {
             service,
             http1,
-            http2,
+            head_bytes: settings.head_bytes,
             limits: Limits::of(settings),
             framing: framing::Limits { head_bytes: settings.head_bytes, ..framing::Limits::default() },
             drain,
             metrics,
             region: settings.region.clone(),
             tls: settings.tls.clone(),
-            handshakes: Semaphore::new(settings.handshakes),
+            handshakes: Turns::new(settings.handshakes),
             admission: settings.admission.clone(),
         }
     }
@@ -120,17 +113,34 @@ impl<S: Service> Server<S> {
         &self.metrics
     }
 
+    fn http2(&self, activity: &Arc<Activity>) -> http2::Builder<StreamExecutor> {
+        let mut http2 = http2::Builder::new(StreamExecutor(activity.clone()));
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(self.head_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(STREAM_SEND_BYTES)
+            .max_pending_accept_reset_streams(PENDING_RESETS)
+            .max_local_error_reset_streams(ERROR_RESETS)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        http2
+    }
+
     /// Serves one connection until it ends, by whomever.
     pub(super) async fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         let _open = Open::new(self.metrics.clone());
         let accepted = monotonic_ms();
         // A socket that cannot do this still serves; one that is gone fails at the next read.
         let _ = socket.set_nodelay(true);
-        let Ok(local) = socket.local_addr() else { return };
+        // A unix socket has no such address.
+        let local = socket.local_addr().unwrap_or(LOCAL);
         let opened = tokio::select! {
             biased;
             opened = tokio::time::timeout(self.limits.head, Box::pin(self.open(socket, peer))) => opened,
-            () = self.drain.reached(Phase::Draining) => return,
+            () = self.drain.gives_up_waiting() => return,
         };
         let Opened { socket, session, protocol, prefix, via } = match opened {
             Ok(Some(opened)) => opened,
@@ -140,6 +150,8 @@ impl<S: Service> Server<S> {
         // The time for the head of the first request begins when it can be sent.
         let accepted = if session.is_some() { monotonic_ms() } else { accepted };
         let activity = Activity::new(accepted, protocol);
+        // A proxy's client came to an address of the proxy.
+        let local = if via.is_some() { LOCAL } else { local };
         let secured = session.is_some() || via.is_some_and(|via| via.secure);
         let scheme = if secured { "https" } else { "http" };
         let peer = via.and_then(|via| via.source).unwrap_or(peer);
@@ -148,7 +160,7 @@ impl<S: Service> Server<S> {
             service: self.service.clone(),
             connection: Arc::clone(&connection),
             activity: activity.clone(),
-            stall_timeout: self.limits.stall,
+            limits: self.limits,
         };
         // HTTP/2 cuts bodies into frames of its own and copies them.
         let region = self.region.clone().filter(|_| protocol == Protocol::Http1);
@@ -166,7 +178,10 @@ impl<S: Service> Server<S> {
                 let connection = self.http1.serve_connection(io, adapter).with_upgrades();
                 self.watch(connection, activity, descriptor).await
             }
-            Protocol::Http2 => self.watch(self.http2.serve_connection(io, adapter), activity, descriptor).await,
+            Protocol::Http2 => {
+                let connection = self.http2(&activity).serve_connection(io, adapter);
+                self.watch(connection, activity, descriptor).await
+            }
         };
         if refused.is_upgraded() {
             // It goes on under another protocol, and counts for as long as it lives.
@@ -215,9 +230,17 @@ impl<S: Service> Server<S> {
             let (protocol, prefix) = sniff(&mut socket).await.ok()??;
             return Some(Opened { socket: Socket::Plain(socket), session: None, protocol, prefix, via });
         };
-        let _turn = self.handshakes.acquire().await.ok()?;
+        let mut turn = self.handshakes.begin();
         let count = |outcome| self.metrics.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
-        match handshake::shake(socket, tls).await {
+        let shaken = tokio::select! {
+            biased;
+            () = turn.lost() => {
+                count("crowded-out");
+                return None;
+            }
+            shaken = handshake::shake(socket, tls) => shaken,
+        };
+        match shaken {
             Ok(Shaken::Up(stream, session)) => {
                 count(if session.resumed { "resumed" } else { "full" });
                 let protocol = if session.alpn == Some("h2") { Protocol::Http2 } else { Protocol::Http1 };
@@ -246,12 +269,15 @@ impl<S: Service> Server<S> {
             activity,
             descriptor,
             unsent: None,
+            pace: Pace::default(),
+            metrics: self.metrics.clone(),
             limits: self.limits,
             timer: Box::pin(tokio::time::sleep(self.limits.shortest())),
             drain: self.drain.clone(),
             advance: advance(self.drain.clone(), Phase::Draining),
             waker: None,
             away: None,
+            drains: false,
             leaving: None,
         }
     }
@@ -322,7 +348,7 @@ impl<S: Service> Graceful for http1::UpgradeableConnection<TokioIo<Stream>, Adap
     }
 }
 
-impl<S: Service> Graceful for http2::Connection<TokioIo<Stream>, Adapter<S>, TokioExecutor> {
+impl<S: Service> Graceful for http2::Connection<TokioIo<Stream>, Adapter<S>, StreamExecutor> {
     fn graceful_shutdown(self: Pin<&mut Self>) {
         Self::graceful_shutdown(self);
     }
@@ -346,6 +372,9 @@ pin_project! {
         descriptor: RawFd,
         // What the kernel held when the timer last looked, while the socket took nothing.
         unsent: Option<usize>,
+        // How fast the peer takes what the socket is full of.
+        pace: Pace,
+        metrics: Arc<Metrics>,
         limits: Limits,
         timer: Pin<Box<Sleep>>,
         drain: Arc<Drain>,
@@ -353,6 +382,8 @@ pin_project! {
         waker: Option<Waker>,
         // The piece that a client waits for who has closed its sending side, and since when that is known.
         away: Option<(u64, Instant)>,
+        // The drain was heard of.
+        drains: bool,
         // Why and since when the connection is asked to end.
         leaving: Option<(Option<Overdue>, Instant)>,
     }
@@ -371,10 +402,16 @@ impl<C: Graceful> Future for Watched<C> {
         match this.drain.phase() {
             Phase::Serving => {}
             Phase::Draining => {
-                if this.leaving.is_none() {
-                    this.activity.hurry();
-                    this.connection.as_mut().graceful_shutdown();
-                    *this.leaving = Some((None, Instant::now()));
+                if !std::mem::replace(this.drains, true) && this.leaving.is_none() {
+                    let patient = this.drain.is_patient();
+                    if !patient {
+                        this.activity.hurry();
+                    }
+                    // Whoever closes between two requests may close on one that is on its way.
+                    if !(patient && this.activity.tell_last()) {
+                        this.connection.as_mut().graceful_shutdown();
+                        *this.leaving = Some((None, Instant::now()));
+                    }
                     *this.advance = advance(this.drain.clone(), Phase::Closed);
                     leave_waker = true;
                 }
@@ -406,8 +443,21 @@ impl<C: Graceful> Future for Watched<C> {
                     this.activity.unblocked();
                 }
                 *this.unsent = held;
+                if let Some(unsent) = held
+                    && this.pace.is_too_slow(this.activity.taken().saturating_sub(unsent as u64), this.limits)
+                {
+                    return Poll::Ready(End::Overdue(Overdue::Write));
+                }
+                if held.is_none() {
+                    *this.pace = Pace::default();
+                }
+                let (stalled, next) = this.activity.end_stalled();
+                this.metrics
+                    .connection_timeouts
+                    .get_or_create(&TimeoutLabels { limit: Overdue::Window.word() })
+                    .inc_by(stalled as u64);
                 let pause = match (this.activity.verdict(this.limits), &this.leaving) {
-                    (Verdict::Wait(pause), _) => pause,
+                    (Verdict::Wait(pause), _) => next.map_or(pause, |next| pause.min(Duration::from_millis(next))),
                     (Verdict::Over(Overdue::Idle), None) => {
                         this.connection.as_mut().graceful_shutdown();
                         *this.leaving = Some((Some(Overdue::Idle), Instant::now()));
@@ -430,12 +480,46 @@ impl<C: Graceful> Future for Watched<C> {
     }
 }
 
+/// How fast a peer takes what the socket is full of.
+#[derive(Debug, Default)]
+struct Pace(Option<(Instant, u64)>);
+
+impl Pace {
+    /// Whether it was too slow over a whole stretch of time. `taken`: bytes that it has by now.
+    fn is_too_slow(&mut self, taken: u64, limits: &Limits) -> bool {
+        let Some((since, before)) = self.0 else {
+            self.0 = Some((Instant::now(), taken));
+            return false;
+        };
+        if since.elapsed() < limits.stall {
+            return false;
+        }
+        self.0 = Some((Instant::now(), taken));
+        taken.saturating_sub(before) < limits.least_rate * since.elapsed().as_millis() as u64 / 1000
+    }
+}
+
+/// Runs the streams of one HTTP/2 connection, so that each can be ended alone.
+#[derive(Clone)]
+struct StreamExecutor(Arc<Activity>);
+
+impl<F> hyper::rt::Executor<F> for StreamExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        // hyper has called the service for the same stream just now.
+        self.0.streams().lives_in(tokio::spawn(future).abort_handle());
+    }
+}
+
 /// Our service as hyper calls it.
 struct Adapter<S> {
     service: Arc<S>,
     connection: Arc<Connection>,
     activity: Arc<Activity>,
-    stall_timeout: Duration,
+    limits: Limits,
 }
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Adapter<S> {
@@ -445,8 +529,12 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Adapter<S> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let flight = self.activity.begin();
-        let request = request.map(|body| RequestBody::new(Source::Hyper(body), self.stall_timeout));
-        Answering { inner: self.service.call(&self.connection, request), flight: Some(flight) }
+        if request.method() == Method::CONNECT {
+            // Refused, and what follows could be meant for the tunnel that is not there.
+            flight.is_now_last();
+        }
+        let request = request.map(|body| RequestBody::new(Source::Hyper(body), self.limits));
+        Answering { inner: self.service.call(&self.connection, request), flight: Some(flight), limits: self.limits }
     }
 }
 
@@ -456,6 +544,7 @@ pin_project! {
         #[pin]
         inner: F,
         flight: Option<Flight>,
+        limits: Limits,
     }
 }
 
@@ -467,21 +556,30 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
-        let flight = this.flight.take();
-        if let Some(flight) = flight.as_ref().filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-            flight.upgrades();
+        let mut response = ready!(this.inner.poll(cx))?;
+        let mut flight = this.flight.take();
+        if let Some(flight) = &mut flight {
+            flight.head_is_there(this.limits);
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                flight.upgrades();
+            } else if flight.is_last() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
         }
-        Poll::Ready(Ok(response.map(|inner| Answer { inner, flight })))
+        let limits = *this.limits;
+        Poll::Ready(Ok(response.map(|inner| Answer { inner, rest: Bytes::new(), flight, limits })))
     }
 }
 
 pin_project! {
-    /// The body of an answer, which tells whose turn it is.
+    /// The body of an answer, which tells whose turn it is. With HTTP/2 it comes in pieces that are not too large to tell by them
+    /// how the client takes it, and of which h2 keeps one for each stream.
     struct Answer<B> {
         #[pin]
         inner: B,
+        rest: Bytes,
         flight: Option<Flight>,
+        limits: Limits,
     }
 }
 
@@ -494,21 +592,40 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.project();
-        let frame = this.inner.poll_frame(cx);
+        let mut frame = match this.rest.is_empty() {
+            true => this.inner.poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.rest))))),
+        };
+        if this.flight.as_ref().is_some_and(Flight::is_of_a_stream)
+            && let Poll::Ready(Some(Ok(piece))) = &mut frame
+            && let Some(data) = piece.data_mut().filter(|data| data.len() > PIECE_BYTES)
+        {
+            *this.rest = data.split_off(PIECE_BYTES);
+        }
         if let Some(flight) = this.flight {
             match &frame {
                 Poll::Pending => flight.waits_for_us(),
-                Poll::Ready(_) => flight.waits_for_peer(),
+                Poll::Ready(piece) => {
+                    let piece = piece.as_ref().and_then(|piece| piece.as_ref().ok()?.data_ref());
+                    flight.waits_for_peer(piece.map_or(0, Bytes::len), this.limits);
+                }
             }
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.rest.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let rest = self.rest.len() as u64;
+        let inner = self.inner.size_hint();
+        let mut whole = SizeHint::new();
+        whole.set_lower(inner.lower().saturating_add(rest));
+        if let Some(upper) = inner.upper() {
+            whole.set_upper(upper.saturating_add(rest));
+        }
+        whole
     }
 }

@@ -1,6 +1,6 @@
 //! How a listener ends: first every connection finishes what it has in hand, then what is left is cut off.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
@@ -21,6 +21,8 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     phase: AtomicU8,
+    /// Clients of HTTP/1.1 that have nothing under way may still ask once.
+    patient: AtomicBool,
     advanced: Notify,
 }
 
@@ -34,10 +36,28 @@ impl Drain {
         }
     }
 
+    /// Who has nothing under way may still ask once.
+    pub(super) fn be_patient(&self) {
+        self.patient.store(true, Ordering::Release);
+    }
+
+    /// Whether who has nothing under way may still ask once.
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient.load(Ordering::Acquire)
+    }
+
     /// Goes on to a phase; going back is ignored.
     pub(super) fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         self.advanced.notify_waiters();
+    }
+
+    /// Waits until who has not asked for anything yet is not waited for any more.
+    pub(super) async fn gives_up_waiting(&self) {
+        self.reached(Phase::Draining).await;
+        if self.is_patient() {
+            self.reached(Phase::Closed).await;
+        }
     }
 
     /// Waits until the phase is reached or passed.

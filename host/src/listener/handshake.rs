@@ -1,4 +1,4 @@
-//! The TLS handshake of one connection: off the accept path, within the time for a head, a bounded number at once.
+//! The TLS handshake of one connection: off the accept path, within the time for a head, a bounded number at once (`turns.rs`).
 
 use std::io;
 use std::sync::Arc;

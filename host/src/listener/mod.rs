@@ -6,8 +6,8 @@
 //! lingering close in `stream.rs`, without which a refusal is lost when the client is still sending). What hyper reads too
 //! loosely never gets to it: `framing/` looks at the bytes of HTTP/1.x first.
 //!
-//! The number of connections is bounded (`admission.rs`). When open files run out all the same, accepting pauses and what is
-//! open goes on. Deliberately absent: what a request means (Host, CONNECT, upgrades), which is the service's.
+//! The number of connections is bounded (`admission.rs`). When open files run out all the same, who comes is turned away and
+//! what is open goes on. Deliberately absent: what a request means (Host, CONNECT, upgrades), which is the service's.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,7 +19,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,14 +28,17 @@ use crate::tls::{Session, Tls};
 
 mod accept;
 mod activity;
+mod address;
 pub mod admission;
 mod connection;
+mod doors;
 mod drain;
 mod frames;
 mod framing;
 mod handshake;
 pub mod http3;
 pub mod inherited;
+mod patience;
 mod proxy_protocol;
 mod request_body;
 mod sniff;
@@ -44,9 +46,11 @@ mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod via;
 mod workers;
 
+pub use address::Address;
 pub use http3::Http3;
 pub use request_body::RequestBody;
 pub use workers::Workers;
@@ -54,7 +58,9 @@ pub use workers::Workers;
 use accept::Accepting;
 use admission::Admission;
 use connection::Server;
+use doors::Listener;
 use drain::{Drain, Phase};
+use inherited::Handed;
 
 /// How long `drain` waits for tasks to go that it has told to go at once.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -62,8 +68,10 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Limits of connections; each has a default with a reason.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What this listener is called between programs that hand sockets over.
+    pub name: &'static str,
     /// Where to listen.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// The longest head, request line and fields together. Default 64 KiB: longer ones get 431.
     pub head_bytes: usize,
     /// Time for a whole head. Default 10 s.
@@ -72,11 +80,14 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Time in which a peer must take or send something while a message is under way. Default 60 s.
     pub stall_timeout: Duration,
+    /// The least that a peer has to take or send of a body, in bytes a second, over each `stall_timeout` in which we wait for it.
+    /// Default 500: modems have done more, and whoever does less holds a connection and what is behind it for no use.
+    pub least_rate: u64,
     /// Bodies that lie here are sent from their file instead of being copied.
     pub region: Option<Arc<Region>>,
     /// Connections are TLS ones.
     pub tls: Option<Arc<Tls>>,
-    /// Handshakes at once. Default 1,024: more wait for their turn, within the time for a head.
+    /// Handshakes at once. Default 1,024: one more, and the oldest is closed.
     pub handshakes: usize,
     /// How many connections may be open.
     pub admission: Option<Arc<Admission>>,
@@ -86,13 +97,15 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults, at these addresses.
-    pub fn at(addresses: Vec<SocketAddr>) -> Self {
+    pub fn at(name: &'static str, addresses: Vec<Address>) -> Self {
         Self {
+            name,
             addresses,
             head_bytes: 64 << 10,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
+            least_rate: 500,
             region: None,
             tls: None,
             handshakes: 1024,
@@ -105,9 +118,10 @@ impl Settings {
 /// What is known of a connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// The peer's address. An IPv4 client of an IPv6 socket appears with its IPv4 address.
+    /// The peer's address. An IPv4 client of an IPv6 socket appears with its IPv4 address, and whoever comes over a unix socket
+    /// as 127.0.0.1.
     pub peer: SocketAddr,
-    /// Our address.
+    /// Our address; of a unix socket the loopback address, as for its peers.
     pub local: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
@@ -129,9 +143,10 @@ pub trait Service: Send + Sync + 'static {
 
 /// A listener at work. Dropping it closes all its connections at once.
 pub struct Listening {
+    name: &'static str,
     doors: Mutex<Vec<Door>>,
     /// Accepts at a socket until it is told to stop.
-    open: Box<dyn Fn(TcpListener, CancellationToken) + Send + Sync>,
+    open: Box<dyn Fn(Arc<Listener>, CancellationToken) + Send + Sync>,
     drain: Arc<Drain>,
     tasks: TaskTracker,
 }
@@ -139,17 +154,20 @@ pub struct Listening {
 /// One address at which connections are accepted.
 struct Door {
     /// As configured: port 0 is any.
-    asked: SocketAddr,
+    asked: Address,
     /// An IPv6 address that leaves IPv4 to another one beside it.
     beside: bool,
-    bound: SocketAddr,
+    bound: Address,
+    /// The file of a unix socket, which goes when nobody listens there any more.
+    file: Option<(u64, u64)>,
+    socket: Arc<Listener>,
     closing: CancellationToken,
 }
 
 /// Other addresses for a listener, bound and ready. Nothing comes of it when it is dropped.
 pub struct Change {
-    new: Vec<(Door, TcpListener)>,
-    wanted: Vec<(SocketAddr, bool)>,
+    new: Vec<Door>,
+    wanted: Vec<(Address, bool)>,
 }
 
 impl Listening {
@@ -170,22 +188,23 @@ impl Listening {
                 tasks.spawn(accepting.run(socket, closing));
             })
         };
-        let listening = Self { doors: Mutex::default(), open, drain, tasks };
+        let listening = Self { name: settings.name, doors: Mutex::default(), open, drain, tasks };
         listening.apply(listening.prepare(&settings.addresses)?);
         Ok(listening)
     }
 
     /// Binds those of the addresses that are not listened at yet; the error names the one that failed.
-    pub fn prepare(&self, addresses: &[SocketAddr]) -> std::io::Result<Change> {
+    pub fn prepare(&self, addresses: &[Address]) -> std::io::Result<Change> {
         let doors = self.doors.lock();
         let mut new = Vec::new();
         for address in addresses {
-            let beside = accept::is_beside(*address, addresses);
-            if doors.iter().any(|door| (door.asked, door.beside) == (*address, beside)) {
+            let beside = doors::leaves_ipv4(address, addresses);
+            if doors.iter().any(|door| (&door.asked, door.beside) == (address, beside)) {
                 continue;
             }
-            let socket = accept::listen(*address, addresses).map_err(|error| {
-                let own = doors.iter().any(|door| door.asked.port() == address.port());
+            let socket = doors::listen(self.name, address, addresses).map_err(|error| {
+                let port = |address: &Address| address.ip().map(|ip| ip.port());
+                let own = doors.iter().any(|door| port(&door.asked).is_some() && port(&door.asked) == port(address));
                 if own && error.kind() == std::io::ErrorKind::AddrInUse {
                     let reason =
                         "the port is still ours at an address that this one would take in, or as it was: restart";
@@ -193,37 +212,81 @@ impl Listening {
                 }
                 error
             })?;
-            let bound = socket.local_addr()?;
-            new.push((Door { asked: *address, beside, bound, closing: CancellationToken::new() }, socket));
+            new.push(Door {
+                asked: address.clone(),
+                beside,
+                bound: socket.bound(address)?,
+                file: doors::file_of(address),
+                socket: Arc::new(socket),
+                closing: CancellationToken::new(),
+            });
         }
-        let wanted = addresses.iter().map(|address| (*address, accept::is_beside(*address, addresses))).collect();
+        let wanted =
+            addresses.iter().map(|address| (address.clone(), doors::leaves_ipv4(address, addresses))).collect();
         Ok(Change { new, wanted })
     }
 
     /// Accepts at the new addresses, and no longer at those that are not wanted any more; their connections go on.
     pub fn apply(&self, change: Change) {
         let mut doors = self.doors.lock();
-        for (door, socket) in change.new {
-            (self.open)(socket, door.closing.clone());
+        for door in change.new {
+            (self.open)(Arc::clone(&door.socket), door.closing.clone());
             doors.push(door);
         }
         doors.retain(|door| {
-            let wanted = change.wanted.contains(&(door.asked, door.beside));
+            let wanted = change.wanted.iter().any(|(asked, beside)| (asked, *beside) == (&door.asked, door.beside));
             if !wanted {
-                door.closing.cancel();
+                door.close();
             }
             wanted
         });
     }
 
     /// The addresses that were bound (port 0 resolved).
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.doors.lock().iter().map(|door| door.bound).collect()
+    pub fn addresses(&self) -> Vec<Address> {
+        self.doors.lock().iter().map(|door| door.bound.clone()).collect()
+    }
+
+    /// Stops accepting and gives the sockets away, for another program to accept at. They stay open here too: who connects
+    /// meanwhile waits, until the other one or `take_back` accepts.
+    pub fn hand_over(&self) -> std::io::Result<Vec<Handed>> {
+        let doors = self.doors.lock();
+        let handed = doors.iter().map(|door| {
+            Ok(Handed {
+                listener: Some(self.name.to_owned()),
+                asked: door.asked.clone(),
+                beside: door.beside,
+                socket: door.socket.duplicate()?,
+            })
+        });
+        let handed = handed.collect::<std::io::Result<Vec<_>>>()?;
+        doors.iter().for_each(|door| door.closing.cancel());
+        Ok(handed)
+    }
+
+    /// Accepts again where `hand_over` had stopped.
+    pub fn take_back(&self) {
+        for door in self.doors.lock().iter_mut().filter(|door| door.closing.is_cancelled()) {
+            door.closing = CancellationToken::new();
+            (self.open)(Arc::clone(&door.socket), door.closing.clone());
+        }
     }
 
     /// Stops accepting, lets requests in flight finish (HTTP/1.1 `Connection: close`, HTTP/2 GOAWAY), and returns when all
     /// connections are closed or the time is over.
     pub fn drain(&self, at_most: Duration) -> BoxFuture<'_, ()> {
+        self.doors.lock().drain(..).for_each(|door| door.close());
+        self.drain_connections(at_most)
+    }
+
+    /// The same for a listener whose sockets were handed over. A client of HTTP/1.1 that has nothing under way may be about to
+    /// ask: it is told with its next answer that this was the last.
+    pub fn drain_handed_over(&self, at_most: Duration) -> BoxFuture<'_, ()> {
+        self.drain.be_patient();
+        self.drain_connections(at_most)
+    }
+
+    fn drain_connections(&self, at_most: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.drain.advance(Phase::Draining);
             self.tasks.close();
@@ -233,6 +296,14 @@ impl Listening {
                 let _ = tokio::time::timeout(ABORT_GRACE, self.tasks.wait()).await;
             }
         })
+    }
+}
+
+impl Door {
+    /// Accepts no more, for good.
+    fn close(&self) {
+        self.closing.cancel();
+        doors::remove_file(&self.bound, self.file);
     }
 }
 

@@ -200,6 +200,10 @@ impl Stream {
                 Some(Refusing::Body(reason)) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, *reason)));
                 }
+                Some(Refusing::Head { .. }) if self.activity.is_upgraded() => {
+                    // The answer would stand in the middle of another protocol.
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "bytes before the upgrade")));
+                }
                 Some(Refusing::Head { answer, written }) if *written < answer.len() => {
                     if self.activity.is_blocked() || self.activity.is_busy() {
                         // An earlier answer is on its way: whoever sends it comes by here again.
@@ -242,7 +246,7 @@ impl Stream {
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(bytes)) if *bytes > 0 => self.activity.sent(),
+            Poll::Ready(Ok(bytes)) if *bytes > 0 => self.activity.sent(*bytes),
             Poll::Ready(_) => {}
             Poll::Pending => self.activity.blocked(),
         }
@@ -398,7 +402,8 @@ impl AsyncWrite for Stream {
             match &mut this.closing {
                 Closing::Open => {
                     ready!(Pin::new(&mut this.socket).poll_shutdown(cx))?;
-                    this.closing = if this.activity.hurries() {
+                    // Another protocol has nothing to refuse, and what still comes is for it to read.
+                    this.closing = if this.activity.hurries() || this.activity.is_upgraded() {
                         Closing::Done
                     } else {
                         Closing::Lingering { timer: Box::pin(tokio::time::sleep(LINGER)), read: 0 }

@@ -64,19 +64,29 @@ struct Host {
 
 impl Host {
     async fn start() -> Self {
+        Self::asking_for(1).await
+    }
+
+    /// With this least rate.
+    async fn asking_for(least_rate: u64) -> Self {
         let settings = Settings {
+            least_rate,
             head_timeout: HEAD,
             idle_timeout: IDLE,
             stall_timeout: STALL,
-            ..Settings::at(vec!["127.0.0.1:0".parse().expect("an address")])
+            ..Settings::at("test", vec![Address::parse("127.0.0.1:0").expect("an address")])
         };
         let (metrics, _registry) = Metrics::new();
         let listening = Listening::bind(settings, Arc::new(Testing), metrics.clone()).await.expect("a free port");
         Self { listening, metrics }
     }
 
+    fn address(&self) -> SocketAddr {
+        self.listening.addresses()[0].ip().expect("an address")
+    }
+
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.listening.addresses()[0]).await.expect("the listener accepts")
+        TcpStream::connect(self.address()).await.expect("the listener accepts")
     }
 
     fn timeouts(&self, limit: &'static str) -> u64 {
@@ -291,13 +301,19 @@ async fn http2_is_spoken_with_prior_knowledge() {
 
 #[tokio::test]
 async fn http2_streams_without_windows_are_cut_off() {
-    let host = Host::start().await;
+    let host = Host::asking_for(1 << 20).await;
     let mut sender = h2(&host).await;
     let answer = sender.send_request(get("/huge")).await.expect("answered");
-    // Not read: the stream's window stays shut while the connection's pings are answered.
-    host.until_none_is_open().await;
-    assert_eq!(host.timeouts("window"), 1);
+    // Not read: the stream's window stays shut, whatever else goes on.
+    let begun = Instant::now();
+    while host.timeouts("window") == 0 {
+        assert!(begun.elapsed() < LONG, "the stream stays");
+        let other = sender.send_request(get("/")).await.expect("others go on");
+        assert!(other.into_body().collect().await.is_ok());
+        sleep(STALL / 4).await;
+    }
     assert!(answer.into_body().collect().await.is_err());
+    host.until_none_is_open().await;
 }
 
 #[tokio::test]
@@ -313,7 +329,7 @@ async fn http2_connections_that_are_idle_are_closed_and_busy_ones_are_not() {
 #[tokio::test]
 async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
     let host = Host::start().await;
-    let address = host.listening.addresses()[0];
+    let address = host.address();
     let mut idle = host.connect().await;
     send(&mut idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     until(&mut idle, "hello").await;
@@ -341,19 +357,20 @@ async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
 #[tokio::test]
 async fn addresses_change_while_connections_go_on() {
     let host = Host::start().await;
-    let old = host.listening.addresses()[0];
+    let old = host.address();
     let mut open = host.connect().await;
     send(&mut open, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     until(&mut open, "hello").await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let error = host.listening.prepare(&[taken.local_addr().expect("bound")]).err().expect("refused");
-    assert!(error.to_string().contains(&taken.local_addr().expect("bound").to_string()), "{error}");
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = Address::Ip(holder.local_addr().expect("bound"));
+    let error = host.listening.prepare(std::slice::from_ref(&taken)).err().expect("refused");
+    assert!(error.to_string().contains(&taken.to_string()), "{error}");
     TcpStream::connect(old).await.expect("nothing has changed");
     // Another loopback address, so that it is another door.
-    let change = host.listening.prepare(&["127.0.0.2:0".parse().expect("an address")]).expect("a free port");
+    let change = host.listening.prepare(&[Address::parse("127.0.0.2:0").expect("an address")]).expect("a free port");
     host.listening.apply(change);
-    let [new] = host.listening.addresses()[..] else { panic!("one address") };
-    let mut fresh = TcpStream::connect(new).await.expect("the new address accepts");
+    assert_eq!(host.listening.addresses().len(), 1);
+    let mut fresh = TcpStream::connect(host.address()).await.expect("the new address accepts");
     send(&mut fresh, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     until(&mut fresh, "hello").await;
     send(&mut open, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -365,6 +382,41 @@ async fn addresses_change_while_connections_go_on() {
         sleep(Duration::from_millis(10)).await;
     }
     panic!("the old address still accepts");
+}
+
+#[tokio::test]
+async fn sockets_that_were_handed_over_let_nobody_wait_in_vain_when_they_are_taken_back() {
+    let host = Host::start().await;
+    let handed = host.listening.hand_over().expect("it can be duplicated");
+    assert_eq!((handed.len(), handed[0].listener.as_deref()), (1, Some("test")));
+    // Accepted by the kernel, and by nobody else yet.
+    let mut waiting = TcpStream::connect(host.address()).await.expect("the socket is open");
+    send(&mut waiting, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut byte = [0];
+    assert!(timeout(STALL, waiting.peek(&mut byte)).await.is_err(), "nobody answers");
+    host.listening.take_back();
+    until(&mut waiting, "hello").await;
+}
+
+#[tokio::test]
+async fn after_a_hand_over_whoever_has_nothing_under_way_may_ask_once() {
+    let host = Host::start().await;
+    let (mut idle, mut silent) = (host.connect().await, host.connect().await);
+    send(&mut idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until(&mut idle, "hello").await;
+    let mut second = h2(&host).await;
+    second.ready().await.expect("it is up");
+    let Host { listening, metrics } = host;
+    let _handed = listening.hand_over().expect("it can be duplicated");
+    let drained = tokio::spawn(async move { listening.drain_handed_over(LONG).await });
+    assert!(timeout(STALL / 4, idle.peek(&mut [0])).await.is_err(), "it is not closed before it could ask");
+    send(&mut idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let last = rest(&mut idle).await;
+    assert!(last.to_lowercase().contains("connection: close") && last.contains("hello"), "{last}");
+    send(&mut silent, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(rest(&mut silent).await.contains("hello"));
+    timeout(LONG, drained).await.expect("drained in time").expect("no panic");
+    assert_eq!(metrics.connections.get(), 0);
 }
 
 #[tokio::test]

@@ -122,8 +122,10 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
         }
     }
     let https = &answer.carried.site.host.settings.https;
-    if let Some(hsts) = https.hsts.as_ref().filter(|_| answer.carried.exchange.request.scheme == "https") {
-        // RFC 6797 section 7.2: never over http.
+    if answer.carried.exchange.request.scheme != "https" {
+        // RFC 6797 section 7.2: never over http, whoever said it.
+        answer.headers.remove(STRICT_TRANSPORT_SECURITY);
+    } else if let Some(hsts) = &https.hsts {
         answer.headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     let carried = &answer.carried;
@@ -131,9 +133,9 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
     if carried.exchange.client.connection.is_some()
         && carried.version < Version::HTTP_3
         && carried.site.host.settings.https.client_ca.is_none()
-        && let Some(alt_svc) = &*carried.proxy.alt_svc.load()
+        && let Some((_, value)) = carried.proxy.alt_svc.load().iter().find(|(port, _)| *port == carried.port)
     {
-        let value = HeaderValue::clone(alt_svc);
+        let value = value.clone();
         answer.headers.insert(ALT_SVC, value);
     }
     let judged = answer.carried.policies.exports(Phase::OnDeliver);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::body::{Body, Logged};
@@ -13,6 +13,7 @@ use super::{Peer, Proxy, deliver, failure};
 use crate::local::Local;
 use crate::policy::exchange::RequestView;
 use crate::semantics::authority::Hostname;
+use crate::tls::Identity;
 
 /// Where the answers to challenges of ACME servers are (RFC 8555 section 8.3).
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
@@ -53,12 +54,20 @@ pub fn pass(
     {
         return Door::Misdirected("the connection was made for another host");
     }
-    if let Some(door) = elsewhere(proxy, site, request, challenged) {
+    let elsewhere = || elsewhere(proxy, site, by, request, challenged);
+    // Over http, where there is no certificate to ask for, such a host only sends away.
+    if by.tls.is_none()
+        && let Some(door) = elsewhere()
+    {
         return door;
     }
     if let Some(ca) = &https.client_ca {
+        let now = proxy.clock.now();
         let verified = by.tls.is_some_and(|session| {
-            session.sni.is_some() && session.client.as_ref().is_some_and(|(_, verified)| *verified == ca.id())
+            // Looked at for each request: a connection, and what is resumed of it, may outlive the certificate.
+            let is_good = |identity: &Identity| identity.not_after > now;
+            let client = session.client.as_ref();
+            session.sni.is_some() && client.is_some_and(|(who, verified)| *verified == ca.id() && is_good(who))
         });
         match (verified, by.tls) {
             (true, _) => {}
@@ -66,20 +75,17 @@ pub fn pass(
             (false, _) => return Door::Misdirected("this host is for clients with a certificate"),
         }
     }
-    Door::In
+    elsewhere().unwrap_or(Door::In)
 }
 
 /// Redirects: to https, and to the name that the host goes by.
-fn elsewhere(proxy: &Proxy, site: &Site, request: &RequestView, challenged: bool) -> Option<Door> {
+fn elsewhere(proxy: &Proxy, site: &Site, by: Peer<'_>, request: &RequestView, challenged: bool) -> Option<Door> {
     let https = &site.host.settings.https;
     let canonical = https.canonical.as_ref().filter(|name| **name != request.host);
     let port = proxy.https_port.load(Ordering::Relaxed);
     let host = canonical.unwrap_or(&request.host);
-    let secured = request.scheme == "http"
-        && https.redirect
-        && port != 0
-        && !challenged
-        && proxy.tls.has_certificate(&request.host);
+    let secured =
+        request.scheme == "http" && https.redirect && port != 0 && !challenged && proxy.tls.has_certificate(host);
     if !secured && canonical.is_none() {
         return None;
     }
@@ -87,7 +93,7 @@ fn elsewhere(proxy: &Proxy, site: &Site, request: &RequestView, challenged: bool
         return None;
     }
     let (scheme, port) = match secured {
-        true => ("https", Some(port).filter(|port| *port != 443)),
+        true => ("https", public_port(port, by.port, request.port)),
         false => (request.scheme, request.port),
     };
     let status = match request.method {
@@ -96,6 +102,12 @@ fn elsewhere(proxy: &Proxy, site: &Site, request: &RequestView, challenged: bool
         _ => StatusCode::PERMANENT_REDIRECT,
     };
     Some(Door::Redirect(status, location(scheme, host, port, request)?))
+}
+
+/// The port of https as clients know it. When they came to the port that we listen at, the ports are our own, else somebody maps
+/// them (a container's, mostly), and https is where everybody expects it.
+fn public_port(https: u16, ours: u16, asked: Option<u16>) -> Option<u16> {
+    (https != 443 && asked.unwrap_or(80) == ours).then_some(https)
 }
 
 fn location(scheme: &str, host: &Hostname, port: Option<u16>, request: &RequestView) -> Option<HeaderValue> {
@@ -118,8 +130,16 @@ impl Door {
         }
     }
 
-    /// The answer.
-    pub fn answer(self, proxy: Local<Proxy>, logged: Logged) -> Response<Body> {
+    /// The answer. `hsts`: what the host says of https, where it was asked over it (RFC 6797 section 7.1: with redirects too).
+    pub fn answer(self, proxy: Local<Proxy>, logged: Logged, hsts: Option<HeaderValue>) -> Response<Body> {
+        let mut response = self.page(proxy, logged);
+        if let Some(hsts) = hsts {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
+        response
+    }
+
+    fn page(self, proxy: Local<Proxy>, logged: Logged) -> Response<Body> {
         match self {
             Self::In | Self::NotFound => deliver::plain(proxy, "", logged),
             Self::Misdirected(why) => deliver::plain(proxy, why, logged),

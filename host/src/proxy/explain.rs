@@ -1,6 +1,8 @@
 //! What the program would do with a URL: host, policy decision, key, entry and freshness. Nothing is fetched and nothing is
 //! kept; a policy's `rate` counts as it does for a request.
 
+use std::net::SocketAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use serde_json::{Value, json};
 use smallvec::smallvec;
@@ -8,7 +10,7 @@ use smallvec::smallvec;
 use super::decide;
 use super::request::{clean, port_of};
 use super::steps::{Carried, directives, method_allowed, seconds};
-use super::{Proxy, outcome::Forward};
+use super::{Peer, Proxy, outcome::Forward};
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::{Asked, Tier};
 use crate::local::Local;
@@ -83,7 +85,8 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
     };
     let exchange = Exchange::new(request, client);
     let version = Version::HTTP_11;
-    let mut carried = Carried::begin(proxy.clone(), generation, site, exchange, version, question.client, false);
+    let by = Peer { address: SocketAddr::new(question.client, 0), port: 0, scheme, tls: None };
+    let mut carried = Carried::begin(proxy.clone(), generation, site, exchange, version, by, false);
     if carried.policies.exports(Phase::OnRequest) {
         let (exchange, decision) = carried.policies.run(Phase::OnRequest, carried.exchange).await;
         carried.exchange = exchange;

@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response};
 
 pub use body::Body;
@@ -53,6 +53,8 @@ use crate::tls::{Session, Tls};
 pub struct Peer<'a> {
     /// The other side's address.
     pub address: SocketAddr,
+    /// Our port that it came to.
+    pub port: u16,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// What is known of its TLS.
@@ -71,8 +73,8 @@ pub struct Proxy {
     tls: Arc<Tls>,
     /// Where https is served, for redirects; 0 if it is not.
     https_port: AtomicU16,
-    /// Where HTTP/3 is served, as connections over TCP are told (RFC 7838).
-    alt_svc: ArcSwapOption<HeaderValue>,
+    /// Ports at which HTTP/3 is served too, and how clients that came there over TCP are told (RFC 7838).
+    alt_svc: ArcSwap<Vec<(u16, HeaderValue)>>,
 }
 
 impl Proxy {
@@ -94,7 +96,7 @@ impl Proxy {
             orphans: pump::Orphans::default(),
             tls,
             https_port: AtomicU16::new(0),
-            alt_svc: ArcSwapOption::empty(),
+            alt_svc: ArcSwap::default(),
         })
     }
 
@@ -109,10 +111,9 @@ impl Proxy {
         self.https_port.store(port.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Says at which port HTTP/3 is served; none: not at all.
-    pub fn serve_http3_at(&self, port: Option<u16>) {
-        let value = port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
-        self.alt_svc.store(value.map(Arc::new));
+    /// Says at which ports of https HTTP/3 is served too, each with its Alt-Svc.
+    pub fn serve_http3_at(&self, ports: Vec<(u16, HeaderValue)>) {
+        self.alt_svc.store(Arc::new(ports));
     }
 
     /// The configuration in force.

@@ -19,11 +19,15 @@ use crate::policy::exchange::{Attributes, ClientView, RequestView};
 use crate::semantics::authority::{Authority, AuthorityText};
 use crate::semantics::interest::Interest;
 use crate::semantics::target::{Target, TargetError};
-use crate::semantics::{forwarded, hop_by_hop};
+use crate::semantics::{forwarded, hop_by_hop, versions};
 use crate::tls::Session;
 
 /// Field lines of a request: as many as HTTP/1.1 requests may have, whatever version it came by.
 const FIELDS_MAX: usize = 100;
+
+/// The longest method and the longest target, as for HTTP/1.x.
+const METHOD_BYTES_MAX: usize = 32;
+const TARGET_BYTES_MAX: usize = 16 << 10;
 
 /// The body of a request, as it comes in.
 pub struct Upload(UnsyncBoxBody<Bytes, BoxError>);
@@ -99,8 +103,11 @@ pub fn read(
     received_at: Timestamp,
 ) -> Result<Readable, Refusal> {
     let (mut parts, upload) = request.into_parts();
+    if parts.version >= Version::HTTP_2 {
+        versions::join_cookies(&mut parts.headers);
+    }
     let interest = Interest::of(&parts.headers);
-    let (authority, text, target, brought) = match check(&parts, interest, upload.is_some()) {
+    let (authority, text, target, brought) = match check(&parts, interest, upload.is_some(), peer, trusted) {
         Ok(checked) => checked,
         Err(refused) => return Err(Box::new((refused, parts))),
     };
@@ -157,13 +164,22 @@ pub fn clean(request: &mut RequestView, peer_trusted: bool) {
 
 type Checked = (Authority, AuthorityText, Target, Brought);
 
-fn check(parts: &http::request::Parts, interest: Interest, body: bool) -> Result<Checked, Refused> {
+fn check(
+    parts: &http::request::Parts,
+    interest: Interest,
+    body: bool,
+    peer: Peer<'_>,
+    trusted: &[ipnet::IpNet],
+) -> Result<Checked, Refused> {
     if parts.method == Method::CONNECT {
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy"));
     }
     if parts.headers.len() > FIELDS_MAX {
         let why = "the request has too many fields";
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
+    }
+    if parts.version >= Version::HTTP_2 {
+        framed(parts)?;
     }
     let text = authority_of(parts.version, &parts.uri, &parts.headers)?;
     let authority =
@@ -178,11 +194,43 @@ fn check(parts: &http::request::Parts, interest: Interest, body: bool) -> Result
         _ => Err(TargetError::NoPath),
     };
     let target = target.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    // RFC 9110 section 7.4: who asks for https has to come by it, unless a trusted gateway vouches for that.
+    let wants_https = parts.uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    if wants_https && peer.scheme != "https" && !forwarded::is_trusted(peer.address.ip(), trusted) {
+        return Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, "https is not served by this connection"));
+    }
     if target.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Refused::new(StatusCode::BAD_REQUEST, "the target * is only for OPTIONS"));
     }
     let brought = if interest.has(Interest::BODY) || body { body_of(&parts.headers, body)? } else { Brought::Nothing };
     Ok((authority, text, target, brought))
+}
+
+/// What the guard on the bytes of HTTP/1.x refuses, in a request that came in frames: what would be read in another way by an
+/// origin (RFC 9113 section 8.2.1, RFC 9114 section 4.2).
+fn framed(parts: &http::request::Parts) -> Result<(), Refused> {
+    let bad = |why: &str| Err(Refused::new(StatusCode::BAD_REQUEST, why));
+    if parts.method.as_str().len() > METHOD_BYTES_MAX {
+        return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, "a method longer than any that is known"));
+    }
+    if let Some(target) = parts.uri.path_and_query() {
+        if target.as_str().len() > TARGET_BYTES_MAX {
+            return Err(Refused::new(StatusCode::URI_TOO_LONG, "a target over the limit"));
+        }
+        if !target.as_str().bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
+            return bad("bytes in the target that are not ASCII");
+        }
+    }
+    for (name, value) in &parts.headers {
+        if matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']) {
+            return bad("whitespace around the value of a field");
+        }
+        let name = name.as_str();
+        if matches!(name.len(), 14 | 17) && versions::is_framing_in_disguise(name) {
+            return bad("a name that could be taken for Content-Length or Transfer-Encoding");
+        }
+    }
+    Ok(())
 }
 
 /// The one authority of a request. The target's wins over Host in HTTP/1.1 (RFC 9112 section 3.2.2), and in HTTP/2 both must

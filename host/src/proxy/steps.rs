@@ -36,6 +36,8 @@ pub struct Carried {
     pub exchange: Box<Exchange>,
     pub version: Version,
     pub peer: IpAddr,
+    /// Our port that it came to.
+    pub port: u16,
     pub peer_trusted: bool,
     /// on-origin-request has run.
     pub asked_origin: bool,
@@ -49,11 +51,23 @@ impl Carried {
         site: Local<Site>,
         exchange: Box<Exchange>,
         version: Version,
-        peer: IpAddr,
+        by: Peer<'_>,
         peer_trusted: bool,
     ) -> Box<Self> {
         let policies = site.host.chain.lease(exchange.request.host.as_str());
-        Box::new(Self { proxy, generation, site, policies, exchange, version, peer, peer_trusted, asked_origin: false })
+        let (peer, port) = (by.address.ip(), by.port);
+        Box::new(Self {
+            proxy,
+            generation,
+            site,
+            policies,
+            exchange,
+            version,
+            peer,
+            port,
+            peer_trusted,
+            asked_origin: false,
+        })
     }
 
     /// GET or HEAD.
@@ -76,6 +90,7 @@ impl Carried {
             exchange: self.exchange.clone(),
             version: self.version,
             peer: self.peer,
+            port: self.port,
             peer_trusted: self.peer_trusted,
             asked_origin: self.asked_origin,
         })
@@ -95,7 +110,6 @@ pub type Early = Box<Deliverable>;
 /// Checked: one reading of authority, path and body.
 pub struct Received {
     request: request::Readable,
-    peer: IpAddr,
     proxy: Local<Proxy>,
     generation: Local<Generation>,
 }
@@ -203,7 +217,7 @@ impl Received {
     ) -> Result<Self, Box<Response<Body>>> {
         let generation = proxy.generation_here();
         match request::read(peer, request, &generation.trusted_proxies, proxy.clock.now()) {
-            Ok(request) => Ok(Self { request, peer: peer.address.ip(), proxy, generation }),
+            Ok(request) => Ok(Self { request, proxy, generation }),
             Err(refusal) => {
                 let (refused, parts) = *refusal;
                 let (client, ..) = request::client_of(peer, &parts.headers, &generation.trusted_proxies);
@@ -225,13 +239,16 @@ impl Received {
 
     /// Finds the site. An unknown host is misdirected: 421 (RFC 9110 section 15.5.20).
     fn route(self, by: Peer<'_>) -> Result<Routed, Box<Response<Body>>> {
-        let Self { request, peer, proxy, generation } = self;
+        let Self { request, proxy, generation } = self;
         let request::Readable { exchange, version, brought, upload, websocket, peer_trusted } = request;
         let site = generation.route(&exchange.request.host);
         let sent_away = match door::pass(&proxy, &generation, site, by, &exchange.request) {
             Door::In => None,
             door => Some(door),
         };
+        let hsts = site.and_then(|site| site.host.settings.https.hsts.as_ref());
+        let secured = exchange.request.scheme == "https" && !matches!(sent_away, Some(Door::Misdirected(_)));
+        let hsts = hsts.filter(|_| sent_away.is_some() && secured).cloned();
         let site = site.map(Local::of).filter(|_| sent_away.is_none());
         let Some(site) = site else {
             let request = exchange.request;
@@ -245,9 +262,9 @@ impl Received {
                 user_agent: request.headers.get(http::header::USER_AGENT).cloned(),
             };
             let away = sent_away.unwrap_or(Door::Misdirected("no such host here"));
-            return Err(Box::new(away.answer(proxy, logged)));
+            return Err(Box::new(away.answer(proxy, logged, hsts)));
         };
-        let carried = Carried::begin(proxy, generation, site, exchange, version, peer, peer_trusted);
+        let carried = Carried::begin(proxy, generation, site, exchange, version, by, peer_trusted);
         Ok(Routed { carried, upload: Upload { body: upload, brought, websocket } })
     }
 }

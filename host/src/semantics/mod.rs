@@ -11,3 +11,4 @@ pub mod host_names;
 pub mod interest;
 pub mod precondition;
 pub mod target;
+pub mod versions;

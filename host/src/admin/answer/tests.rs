@@ -33,6 +33,9 @@ impl Control for Remembering {
             }
         })
     }
+    fn upgrade(&self) -> BoxFuture<'_, Result<u32, String>> {
+        Box::pin(async { if self.broken { Err("it ended".to_owned()) } else { Ok(7) } })
+    }
     fn forget_policy(&self, host: String) -> BoxFuture<'_, bool> {
         Box::pin(async move { host == "a.test" })
     }
@@ -103,9 +106,19 @@ async fn health_is_told_without_a_token() {
 #[tokio::test]
 async fn all_else_is_refused_without_the_token_whether_it_exists_or_not() {
     let admin = admin(false);
-    for path in
-        ["/purge", "/reload", "/stats", "/policies", "/metrics", "/explain?url=x", "/nothing", "/", "/healthz/", "*"]
-    {
+    for path in [
+        "/purge",
+        "/reload",
+        "/upgrade",
+        "/stats",
+        "/policies",
+        "/metrics",
+        "/explain?url=x",
+        "/nothing",
+        "/",
+        "/healthz/",
+        "*",
+    ] {
         for method in ["GET", "POST", "DELETE"] {
             for token in [None, Some("wrong"), Some("")] {
                 let request = request(method, path, token).body(Empty::<Bytes>::new()).expect("legal");
@@ -123,6 +136,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
     for (method, path, allow) in [
         ("GET", "/purge", "POST"),
         ("GET", "/reload", "POST"),
+        ("GET", "/upgrade", "POST"),
         ("POST", "/stats", "GET, HEAD"),
         ("PUT", "/healthz", "GET, HEAD"),
     ] {
@@ -207,6 +221,13 @@ async fn explain_passes_the_question_on_decoded() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
         assert!(answer["error"].is_string());
     }
+}
+
+#[tokio::test]
+async fn an_upgrade_tells_the_process_or_why_there_is_none() {
+    let upgrade = async |broken| ask(&admin(broken), "POST", "/upgrade", Some("secret")).await;
+    assert_eq!(upgrade(false).await, (StatusCode::OK, json!({ "pid": 7 })));
+    assert_eq!(upgrade(true).await, (StatusCode::UNPROCESSABLE_ENTITY, json!({ "errors": ["it ended"] })));
 }
 
 #[tokio::test]

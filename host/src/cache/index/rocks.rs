@@ -37,6 +37,17 @@ pub enum OpenError {
 }
 
 impl RocksIndex {
+    /// Opens an index that is there to be read as it is now, whoever else has it or goes on with it: no lock is taken, and all
+    /// files are opened, so that those that another program removes can still be read. Writing to it fails.
+    pub fn open_to_read(path: &Path) -> Result<Self, IndexError> {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let mut options = base_options(&cache);
+        options.set_max_open_files(-1);
+        options.set_log_level(LogLevel::Warn);
+        let db = DB::open_cf_descriptors_read_only(&options, path, columns(&cache), false).map_err(failed)?;
+        Ok(Self { db })
+    }
+
     /// Opens or creates the folder.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
@@ -53,14 +64,7 @@ impl RocksIndex {
         options.set_stats_dump_period_sec(0);
         options.set_bytes_per_sync(1 << 20);
         options.set_wal_bytes_per_sync(1 << 20);
-        let columns = Column::ALL.map(|column| {
-            let mut of_column = base_options(&cache);
-            if column == Column::Meta {
-                of_column.set_merge_operator_associative("add", add);
-            }
-            ColumnFamilyDescriptor::new(column.name(), of_column)
-        });
-        match DB::open_cf_descriptors(&options, path, columns) {
+        match DB::open_cf_descriptors(&options, path, columns(&cache)) {
             Ok(db) => Ok(Self { db }),
             Err(error) => Err(classify(&error)),
         }
@@ -75,6 +79,16 @@ impl std::fmt::Debug for RocksIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RocksIndex").field("path", &self.db.path()).finish()
     }
+}
+
+fn columns(cache: &Cache) -> [ColumnFamilyDescriptor; Column::ALL.len()] {
+    Column::ALL.map(|column| {
+        let mut of_column = base_options(cache);
+        if column == Column::Meta {
+            of_column.set_merge_operator_associative("add", add);
+        }
+        ColumnFamilyDescriptor::new(column.name(), of_column)
+    })
 }
 
 fn base_options(cache: &Cache) -> Options {

@@ -10,8 +10,8 @@ use super::super::error::{Path, one_of, quoted};
 use super::super::json::Json;
 use super::super::leaf;
 use super::super::schema::POLICY_OBJECT;
-use super::Resolver;
 use super::origins::Origins;
+use super::{Resolver, Tls};
 use crate::origin::OriginKind;
 use crate::policy::had_named_policy;
 use crate::policy::settings::{ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Secret};
@@ -22,7 +22,7 @@ use crate::vhost::{Methods, PurgeAllow, PurgeMethod, Settings};
 const S3_TTL: Duration = Duration::from_secs(300);
 
 impl Resolver<'_> {
-    pub(super) fn hosts(&mut self, hosts: &At<'_>, origins: &Origins, acme: bool) -> Vec<Settings> {
+    pub(super) fn hosts(&mut self, hosts: &At<'_>, origins: &Origins, tls: Tls) -> Vec<Settings> {
         let mut seen: HashMap<HostPattern, &str> = HashMap::new();
         let mut list = Vec::new();
         for (name, host) in hosts.names() {
@@ -43,7 +43,7 @@ impl Resolver<'_> {
                 self.mistakes.add(&host.path, found, "each host once (case and a final dot do not count)");
             }
             // Without a pattern the rest is still looked at: all mistakes in one go.
-            let settings = self.host(name, &host, pattern.as_ref(), origins, acme);
+            let settings = self.host(name, &host, pattern.as_ref(), origins, tls);
             if let (Some(settings), Some(_)) = (settings, pattern) {
                 list.push(settings);
             }
@@ -57,7 +57,7 @@ impl Resolver<'_> {
         host: &At<'_>,
         pattern: Option<&HostPattern>,
         origins: &Origins,
-        acme: bool,
+        tls: Tls,
     ) -> Option<Settings> {
         let origin = host.text("origin");
         let kind = origin.as_ref().and_then(|origin| self.origin_kind(host, origin, origins));
@@ -65,7 +65,7 @@ impl Resolver<'_> {
         let prefix = self.prefix(host);
         let source = self.chain(host, &pattern.map(written).unwrap_or_default());
         let purge = self.purge(host, pattern, source.as_ref());
-        let https = self.https(host, pattern, acme);
+        let https = self.https(host, pattern, tls);
         let ttl = match host.given("ttl") {
             Some(ttl) => Some(leaf::duration(ttl.json)?),
             None => (kind == Some(OriginKind::S3)).then_some(S3_TTL),

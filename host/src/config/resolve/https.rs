@@ -8,7 +8,7 @@ use super::super::at::At;
 use super::super::error::quoted;
 use super::super::json::Json;
 use super::super::leaf;
-use super::Resolver;
+use super::{Resolver, Tls};
 use crate::semantics::authority::{HostPattern, Hostname};
 use crate::tls::{CertificateFiles, ClientCa, Source};
 use crate::vhost::Https;
@@ -72,11 +72,17 @@ impl Resolver<'_> {
         Some(Acme { contact, directory, ca, store })
     }
 
-    pub(super) fn https(&mut self, host: &At<'_>, pattern: Option<&HostPattern>, acme: bool) -> Option<Https> {
+    pub(super) fn https(&mut self, host: &At<'_>, pattern: Option<&HostPattern>, tls: Tls) -> Option<Https> {
         let exact = matches!(pattern, Some(HostPattern::Exact(name)) if !name.is_address());
         let said = host.text("https");
+        if !tls.listens
+            && let Some(said @ ("static" | "auto")) = said.as_deref()
+        {
+            let expected = "listen.https with an address, or \"off\"";
+            self.mistakes.add(&host.path.key("https"), format!("{said:?}, and no listen.https"), expected);
+        }
         let source = match said.as_deref() {
-            None => Source::Unsaid { auto: acme && exact },
+            None => Source::Unsaid { auto: tls.acme && exact },
             Some("off") => Source::Off,
             Some("static") => Source::Static,
             Some(_) => {
@@ -84,7 +90,7 @@ impl Resolver<'_> {
                 if !exact && pattern.is_some() {
                     let expected = "\"static\": a certificate for a pattern or an address is not issued automatically";
                     self.mistakes.add(&path, "\"auto\"", expected);
-                } else if !acme {
+                } else if !tls.acme {
                     self.mistakes.add(&path, "\"auto\", and no acme", "acme beside it, or \"static\"");
                 }
                 Source::Auto

@@ -140,7 +140,7 @@ impl Resolver<'_> {
             Ok(meta) if meta.is_dir() => {
                 let real = canonical(&folder);
                 // A site that serves the admin token or the secrets of hosts.json is never what was meant.
-                match private.iter().find(|(_, path)| path.starts_with(&real)) {
+                match private.iter().find(|(_, path)| path.starts_with(&real) || real.starts_with(path)) {
                     None => return Some(folder),
                     Some((what, path)) => format!("which holds {what} ({})", path.display()),
                 }

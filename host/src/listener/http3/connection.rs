@@ -17,8 +17,8 @@ use quinn::{ConnectionError, Incoming, TransportErrorCode};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::super::accept::canonical;
 use super::super::activity::{Limits, Overdue};
+use super::super::address::canonical;
 use super::super::admission::{Admission, Admitted};
 use super::super::drain::{Drain, Phase};
 use super::super::{Connection, Service, Settings};
@@ -75,7 +75,7 @@ impl<S: Service> Server<S> {
     /// A place for a client. None: it was turned away.
     fn admit(&self, connection: &quinn::Connection) -> Option<Option<Admitted>> {
         let address = canonical(connection.remote_address()).ip();
-        match self.admission.as_ref().map(|admission| admission.admit(address)).transpose() {
+        match self.admission.as_ref().map(|admission| admission.admit(Some(address))).transpose() {
             Ok(admitted) => Some(admitted),
             Err(full) => {
                 self.metrics.connections_refused.get_or_create(&RefusedLabels { limit: full.word() }).inc();

@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::accept::{canonical, is_beside};
+use super::super::address::canonical;
+use super::super::doors::is_beside;
 use super::super::drain::Phase;
 use super::super::{Service, Workers};
 use super::connection::Server;
@@ -32,7 +33,7 @@ pub(super) fn open(address: SocketAddr, all: &[SocketAddr], config: &quinn::Serv
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
-            socket.set_only_v6(is_beside(address, all))?;
+            socket.set_only_v6(is_beside(address, all.iter().copied()))?;
         }
         // Without that room packets are lost sooner, no more.
         let _ = (socket.set_recv_buffer_size(SOCKET_BYTES), socket.set_send_buffer_size(SOCKET_BYTES));

@@ -4,8 +4,8 @@
 //! h3 has compared `:authority` with Host, found `:method`, and read names and values; `fields.rs` knows that no
 //! pseudo-header field came twice. What a request means (CONNECT, the target `*`, whose host it is) is the service's.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, Method, Request, Uri};
 
 /// Fields that say something of a connection of HTTP/1.x (RFC 9114 section 4.2).
 const OF_CONNECTIONS: [HeaderName; 5] = [
@@ -38,7 +38,6 @@ pub(super) fn check<B>(request: &mut Request<B>) -> Result<Head, &'static str> {
     if headers.get_all(HOST).iter().nth(1).is_some() {
         return Err("several Host fields");
     }
-    join_cookies(headers);
     let length = length(headers)?;
     let expects = headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     Ok(Head { length, expects })
@@ -64,19 +63,6 @@ fn target(method: &Method, uri: &Uri) -> Result<(), &'static str> {
         (_, _, None) => Err("no :path"),
         (_, _, Some(path)) if path.as_str().starts_with('/') || path.as_str() == "*" => Ok(()),
         _ => Err("a :path that begins without a slash"),
-    }
-}
-
-/// Clients may send each cookie in a field of its own, for the sake of compression (RFC 9114 section 4.2.1).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    let joined = cookies.join(&b"; "[..]);
-    // What was valid in parts is valid as a whole.
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, joined);
     }
 }
 
@@ -135,14 +121,5 @@ mod tests {
         for values in [&["+1"][..], &[""], &["1", "1"], &["99999999999999999999"], &["1, 1"]] {
             assert!(of(values).is_err(), "{values:?}");
         }
-    }
-
-    #[test]
-    fn cookies_are_joined() {
-        let mut request = Request::builder().uri("https://a.test/").header("cookie", "a=1").header("cookie", "b=2");
-        request.headers_mut().expect("well built").append("cookie", HeaderValue::from_static("c=3"));
-        let mut request = request.body(()).expect("a request");
-        check(&mut request).expect("a good one");
-        assert_eq!(request.headers().get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 }

@@ -32,9 +32,9 @@ use parking_lot::Mutex;
 use quinn::Endpoint;
 use tokio_util::task::TaskTracker;
 
-use super::accept::is_beside;
+use super::doors::is_beside;
 use super::drain::{Drain, Phase};
-use super::{ABORT_GRACE, Service, Settings};
+use super::{ABORT_GRACE, Address, Service, Settings};
 use crate::telemetry::metrics::Metrics;
 
 mod body;
@@ -118,7 +118,8 @@ impl Http3 {
             })
         };
         let listening = Self { doors: Mutex::default(), open, config, drain, tasks };
-        listening.apply(listening.prepare(&settings.addresses)?);
+        let addresses: Vec<SocketAddr> = settings.addresses.iter().filter_map(Address::ip).collect();
+        listening.apply(listening.prepare(&addresses)?);
         Ok(listening)
     }
 
@@ -126,7 +127,8 @@ impl Http3 {
     pub fn prepare(&self, addresses: &[SocketAddr]) -> std::io::Result<Change> {
         let mut doors = self.doors.lock();
         doors.shut.retain(|door| door.endpoint.open_connections() > 0);
-        let wanted: Vec<_> = addresses.iter().map(|address| (*address, is_beside(*address, addresses))).collect();
+        let wanted: Vec<_> =
+            addresses.iter().map(|address| (*address, is_beside(*address, addresses.iter().copied()))).collect();
         let mut new = Vec::new();
         for (asked, beside) in &wanted {
             let is = |door: &&Door| (door.asked, door.beside) == (*asked, *beside);

@@ -96,7 +96,7 @@ pub(super) async fn serve<S: Service>(
     }
     let wanted = (head.expects && !body.is_end_stream()).then(|| body.wanted());
     let is_head = request.method() == Method::HEAD;
-    let request = request.map(|()| RequestBody::new(Source::Http3(Box::new(body)), server.limits().stall));
+    let request = request.map(|()| RequestBody::new(Source::Http3(Box::new(body)), *server.limits()));
 
     let ended = {
         let answering = pin!(answer(&server, &connection, request, &mut send, wanted, is_head));

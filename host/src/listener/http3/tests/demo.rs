@@ -17,7 +17,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 
-use crate::listener::{Connection, RequestBody, Service, Settings};
+use crate::listener::{Address, Connection, RequestBody, Service, Settings};
 use crate::semantics::authority::HostPattern;
 use crate::tls::{self, CertificateFiles, ClientCa, HostSettings, Source, Tls};
 
@@ -202,6 +202,6 @@ pub fn settings(tls: Arc<Tls>) -> Settings {
         head_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(3),
         stall_timeout: Duration::from_secs(2),
-        ..Settings::at(vec!["127.0.0.1:0".parse().expect("an address")])
+        ..Settings::at("test", vec![Address::parse("127.0.0.1:0").expect("an address")])
     }
 }

@@ -1,0 +1,252 @@
+//! A new program takes over from this one, without a connection lost.
+//!
+//! ```text
+//! old                                       new
+//! starts it                            ->   reads hosts.json, compiles policies, opens certificates
+//!                                      <-   ready
+//! no longer accepts, closes the index  ->   takes the sockets, opens the index, accepts
+//!                                      <-   serving
+//! finishes what it was asked, ends          tells of purges, until the old one is gone
+//! ```
+//!
+//! Until the new program serves, whatever goes wrong leaves the old one serving: it takes back what it gave. Connections that come
+//! in between wait in the kernel. Connections of QUIC are not carried over: those of HTTP/3 end with the old program, and the
+//! new one opens the ports when they are free.
+
+mod channel;
+mod predecessor;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel::{Channel, Message, Name, SOCKETS};
+pub(super) use predecessor::Predecessor;
+
+use super::App;
+use crate::cache::Cache;
+use crate::listener::inherited::Handed;
+
+/// Tells a new program that its standard input leads to the old one.
+const VARIABLE: &str = "PROXYHOST_TAKES_OVER";
+
+/// How long a new program may take until it could serve: policies are compiled in it, of which large ones take seconds each.
+/// With the next, less than the command line waits for an answer.
+const READY_WITHIN: Duration = Duration::from_secs(80);
+
+/// How long it may take to open the index and the listeners. Connections wait meanwhile.
+const SERVING_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a program that was killed may take to be gone, or one that closed its end to say with which code.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is started at an upgrade: the file that this program was started from, as it is then, with the same arguments.
+#[derive(Debug)]
+pub(super) struct Program {
+    file: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// As this process was started. A link in the path is followed when the program is started again, so that a link to
+    /// another version is an upgrade.
+    pub fn of_this_process() -> io::Result<Self> {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let file = match find(Path::new(&name), std::env::split_paths(&folders)) {
+            Some(file) => std::path::absolute(file)?,
+            None => std::env::current_exe()?,
+        };
+        Ok(Self { file, arguments: arguments.collect() })
+    }
+}
+
+/// The file that a shell would have started by this name.
+fn find(name: &Path, mut folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    if name.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return Some(name.to_owned());
+    }
+    let runs = |file: &PathBuf| {
+        use std::os::unix::fs::PermissionsExt;
+        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    folders.find_map(|folder| Some(folder.join(name)).filter(runs))
+}
+
+/// The new program. It is killed when this is dropped, unless it serves.
+struct Successor {
+    channel: Arc<Channel>,
+    child: Option<Child>,
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Successor {
+    fn start(program: &Program) -> io::Result<Self> {
+        let (channel, theirs) = Channel::pair()?;
+        let mut command = Command::new(&program.file);
+        command.args(&program.arguments).stdin(Stdio::from(theirs)).env(VARIABLE, "stdin");
+        // They name this process, and sockets that it has taken.
+        for name in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(name);
+        }
+        let child = command.spawn()?;
+        Ok(Self { channel: Arc::new(channel), child: Some(child) })
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Waits for a message, and says what came instead.
+    async fn expect(&mut self, within: Duration, is_it: impl Fn(&Message) -> bool) -> Result<Message, String> {
+        let received = match tokio::time::timeout(within, self.channel.receive()).await {
+            Err(_) => return Err(format!("it did not come up within {} s", within.as_secs())),
+            Ok(received) => received.map_err(|error| format!("what it says is not understood: {error}"))?,
+        };
+        match received {
+            Some((Message::Failed { reason }, _)) => Err(reason),
+            Some((message, _)) if is_it(&message) => Ok(message),
+            Some((message, _)) => Err(format!("it said something else than was expected: {message:?}")),
+            None => Err(match self.ended().await {
+                Some(status) => format!("it ended ({status}); its standard error says why"),
+                None => "it closed the connection to this program".to_owned(),
+            }),
+        }
+    }
+
+    async fn say(&self, message: &Message, sockets: &[Handed]) -> Result<(), String> {
+        let sockets: Vec<_> = sockets.iter().map(|handed| handed.socket.as_fd()).collect();
+        self.channel.send(message, &sockets).await.map_err(|error| format!("it cannot be told: {error}"))
+    }
+
+    /// How it ended, if it does in a moment.
+    async fn ended(&mut self) -> Option<ExitStatus> {
+        let deadline = tokio::time::Instant::now() + GONE_WITHIN;
+        while tokio::time::Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.as_mut()?.try_wait() {
+                return Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+
+    /// It goes on without us; we go by its purges as long as both are there.
+    fn serves(mut self, cache: Cache) {
+        // Nobody waits for it here any more: it outlives us.
+        drop(self.child.take());
+        let channel = Arc::clone(&self.channel);
+        tokio::spawn(async move {
+            while let Ok(Some((message, _))) = channel.receive().await {
+                if let Message::Purged { sequence, scope } = message {
+                    cache.purged_elsewhere(sequence, &scope);
+                    if channel.send(&Message::Heard { sequence }, &[]).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl App {
+    /// Starts the new program and gives everything over to it; its process id. After that nothing is accepted here any more:
+    /// `finish` is all that is left to do.
+    ///
+    /// # Errors
+    ///
+    /// Says why the new program does not serve. This one does, as before.
+    pub(super) async fn upgrade(&self, program: &Program) -> Result<u32, String> {
+        // No reload meanwhile.
+        let _in_force = self.inner.in_force.lock().await;
+        let mut successor =
+            Successor::start(program).map_err(|error| format!("{}: {error}", program.file.display()))?;
+        let pid = successor.pid();
+        tracing::info!(file = %program.file.display(), pid, "upgrading");
+        let ready = successor.expect(READY_WITHIN, |message| matches!(message, Message::Ready { .. })).await?;
+        if let Message::Ready { version } = ready {
+            tracing::info!(pid, version, "the new program could serve");
+        }
+        if let Err(reason) = self.give_way(&mut successor).await {
+            // It has the index open, perhaps.
+            drop(successor);
+            self.take_back().await;
+            return Err(reason);
+        }
+        successor.serves(self.inner.cache.clone());
+        Ok(pid)
+    }
+
+    async fn give_way(&self, successor: &mut Successor) -> Result<(), String> {
+        let inner = &self.inner;
+        let mut sockets = Vec::new();
+        for listening in [&inner.http, &inner.https, &self.admin] {
+            sockets.extend(listening.hand_over().map_err(|error| format!("sockets cannot be handed over: {error}"))?);
+        }
+        inner.certificates.rest(true).await;
+        inner.cache.hand_over().await?;
+        for some in sockets.chunks(SOCKETS) {
+            let name = |handed: &Handed| Name {
+                listener: handed.listener.clone().unwrap_or_default(),
+                asked: handed.asked.to_string(),
+                beside: handed.beside,
+            };
+            successor.say(&Message::Sockets(some.iter().map(name).collect()), some).await?;
+        }
+        successor.say(&Message::Released, &[]).await?;
+        successor.expect(SERVING_WITHIN, |message| *message == Message::Serving).await?;
+        Ok(())
+    }
+
+    /// Goes on as if nothing had been given over.
+    async fn take_back(&self) {
+        self.inner.cache.take_back().await;
+        self.inner.certificates.rest(false).await;
+        for listening in [&self.inner.http, &self.inner.https, &self.admin] {
+            listening.take_back();
+        }
+    }
+
+    /// Finishes what was under way when the new program took over, for at most this long.
+    pub(super) async fn finish(self, at_most: Duration) {
+        let Self { inner, admin, workers } = self;
+        inner.draining.store(true, std::sync::atomic::Ordering::Release);
+        let admin = admin.drain_handed_over(Duration::from_secs(1));
+        let http = inner.http.drain_handed_over(at_most);
+        let https = inner.https.drain_handed_over(at_most);
+        tokio::join!(admin, http, https, inner.http3.drain(at_most));
+        inner.cache.close().await;
+        drop(workers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_as_a_shell_finds_it() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folders = || [folder.path().to_owned(), other.path().to_owned()].into_iter();
+        std::fs::write(folder.path().join("p"), "not to be run").unwrap();
+        assert_eq!(find(Path::new("p"), folders()), None);
+        let program = other.path().join("p");
+        std::fs::write(&program, "").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(find(Path::new("p"), folders()), Some(program));
+        assert_eq!(find(Path::new("./p"), folders()), Some(PathBuf::from("./p")));
+    }
+}

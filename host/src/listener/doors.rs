@@ -1,0 +1,176 @@
+//! Sockets that listen: opened at an address, or taken over.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use super::Address;
+use super::address::{LOCAL, canonical};
+use super::inherited;
+
+/// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Who may connect to a unix socket: everybody who may reach it, as with nginx. Its folder says who that is.
+const UNIX_MODE: u32 = 0o666;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(super) enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A unix socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// The next connection, and who it is from. A unix socket is read and written by the same calls as one of TCP, so the
+    /// rest of the program knows one kind only.
+    pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| (stream, canonical(peer))),
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let stream = std::net::TcpStream::from(OwnedFd::from(stream.into_std()?));
+                Ok((TcpStream::from_std(stream)?, LOCAL))
+            }
+        }
+    }
+
+    /// Where it listens: of a TCP socket as it was bound.
+    pub(super) fn bound(&self, asked: &Address) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Address::Ip),
+            Self::Unix(_) => Ok(asked.clone()),
+        }
+    }
+
+    /// A duplicate, for another program.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+}
+
+/// Whether an IPv6 address leaves IPv4 to another one of these.
+pub(super) fn is_beside(address: SocketAddr, all: impl IntoIterator<Item = SocketAddr>) -> bool {
+    let is = |other: SocketAddr| other.is_ipv4() && other.port() == address.port() && other.port() != 0;
+    address.is_ipv6() && all.into_iter().any(is)
+}
+
+/// The same for any address.
+pub(super) fn leaves_ipv4(address: &Address, all: &[Address]) -> bool {
+    address.ip().is_some_and(|address| is_beside(address, all.iter().filter_map(Address::ip)))
+}
+
+/// A socket that listens at `address` for `listener`: one that was handed over, or a new one. `all` are the addresses of the
+/// listener: an IPv6 wildcard takes IPv4 clients too, unless an IPv4 address at the same port is asked for beside it.
+pub(super) fn listen(listener: &str, address: &Address, all: &[Address]) -> io::Result<Listener> {
+    let open = || {
+        let beside = leaves_ipv4(address, all);
+        let socket = match (inherited::take(listener, address, beside), address) {
+            (Some(socket), _) => {
+                socket.set_cloexec(true)?;
+                socket
+            }
+            (None, Address::Ip(ip)) => {
+                let socket = Socket::new(Domain::for_address(*ip), Type::STREAM, Some(Protocol::TCP))?;
+                if ip.is_ipv6() {
+                    socket.set_only_v6(beside)?;
+                }
+                // So that a restart needs not wait for old connections in TIME_WAIT.
+                socket.set_reuse_address(true)?;
+                socket.bind(&(*ip).into())?;
+                socket.listen(BACKLOG)?;
+                socket
+            }
+            (None, Address::Unix(path)) => open_unix(path)?,
+        };
+        socket.set_nonblocking(true)?;
+        match address {
+            Address::Ip(_) => TcpListener::from_std(socket.into()).map(Listener::Tcp),
+            Address::Unix(_) => UnixListener::from_std(OwnedFd::from(socket).into()).map(Listener::Unix),
+        }
+    };
+    open().map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// A socket whose program is gone is replaced; anything else that stands there stays.
+fn open_unix(path: &Path) -> io::Result<Socket> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket is there"));
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+            Err(error) => return Err(error),
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
+        },
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Which file a unix socket is, so that nobody else's is removed.
+pub(super) fn file_of(address: &Address) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(address.path()?).ok().filter(|meta| meta.file_type().is_socket())?;
+    Some((meta.dev(), meta.ino()))
+}
+
+/// Removes the file of a unix socket that nobody listens at any more.
+pub(super) fn remove_file(address: &Address, file: Option<(u64, u64)>) {
+    if let Some(path) = address.path()
+        && file.is_some()
+        && file_of(address) == file
+        && let Err(error) = fs::remove_file(path)
+    {
+        tracing::warn!(%error, %address, "the socket cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let any = Address::parse("127.0.0.1:0").expect("an address");
+        let first = listen("test", &any, &[]).expect("a free port");
+        let taken = first.bound(&any).expect("bound");
+        let error = listen("test", &taken, &[]).expect_err("the port is taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_nobody_is_replaced_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Unix(folder.path().join("s"));
+        let first = listen("test", &address, &[]).unwrap();
+        assert_eq!(listen("test", &address, &[]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        let second = listen("test", &address, &[]).unwrap();
+        let file = file_of(&address);
+        drop(second);
+        remove_file(&address, file);
+        assert!(!folder.path().join("s").exists());
+        fs::write(folder.path().join("s"), "of others").unwrap();
+        assert_eq!(listen("test", &address, &[]).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        remove_file(&address, file);
+        assert_eq!(fs::read(folder.path().join("s")).unwrap(), b"of others");
+    }
+}
