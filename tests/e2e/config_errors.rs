@@ -50,6 +50,17 @@ async fn each_mistake_is_named_by_its_path() {
         (but(json!({ "listen": { "http": ["unix:s", "unix:./s"] } })), vec!["listen", "http", "a second time"]),
         (but(json!({ "listen": { "http3": true } })), vec!["listen.http3", "listen.https"]),
         (but(json!({ "hosts": { "a.test": { "https": "static" } } })), vec!["a.test", "https", "listen.https"]),
+        (
+            but(json!({ "hosts": {
+                "a.test": { "canonical": "b.test" },
+                "b.test": { "origin": "o", "canonical": "a.test" },
+            } })),
+            vec!["canonical", "a.test", "b.test"],
+        ),
+        (
+            but(json!({ "hosts": { "a.test": { "https": "off", "redirect_http": true } } })),
+            vec!["redirect_http", "off"],
+        ),
         (but(json!({ "acme": { "directory": "letsencrypt" } })), vec!["acme", "listen.https"]),
         (but(json!({ "trusted_proxies": ["10.0.0.0/33"] })), vec!["trusted_proxies", "10.0.0.0/33"]),
         (but(json!({ "origins": { "o": { "s3": { "bucket": "b" } } } })), vec!["origins", "o"]),

@@ -57,6 +57,22 @@ async fn a_load_balancer_tells_by_the_proxy_protocol_whom_it_speaks_for() {
         let refused = host.raw(bad).await;
         assert!(refused.closed && refused.bytes.is_empty(), "{}", refused.text());
     }
+    // Those it speaks for are counted each by its own address.
+    let mut counted = host;
+    counted.rewrite(json!({ "listen": { "max_connections_per_address": 2 } }));
+    counted.reload().await.status(200);
+    let mut kept = Vec::new();
+    for (address, served) in
+        [("198.51.100.7", true), ("198.51.100.7", true), ("198.51.100.7", false), ("198.51.100.8", true)]
+    {
+        let mut stream = TcpStream::connect(counted.address()).await.unwrap();
+        let request = format!("PROXY TCP4 {address} 192.0.2.1 4711 80\r\nGET /x HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = [0; 512];
+        let read = stream.read(&mut bytes).await.unwrap_or(0);
+        assert_eq!(bytes[..read].starts_with(b"HTTP/1.1 200 "), served, "{address}");
+        kept.push(stream);
+    }
     // From others it is no header but nonsense.
     let plain = Host::with(vhost("a.test").origin(&origin)).await;
     let answer = plain.raw(format!("PROXY TCP4 198.51.100.7 192.0.2.1 4711 80\r\n{request}")).await;

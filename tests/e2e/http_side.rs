@@ -236,3 +236,31 @@ async fn a_transfer_coding_other_than_chunked_is_refused() {
     }
     assert_eq!(origin.requests(), 2);
 }
+
+#[tokio::test]
+async fn requests_in_frames_are_like_those_in_lines_to_an_origin() {
+    let origin = Origin::answering(|request| ok(format!("{:?}", request.headers("cookie")))).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let h2 = |target: &str| host.call("GET", target).http2();
+    let cookies = h2("/x").header("cookie", "a=1").header("cookie", "b=2").send().await;
+    cookies.expect(200, r#"["a=1; b=2"]"#);
+    for name in ["content_length", "content.length", "transfer_encoding", "transfer.encoding"] {
+        h2("/x").header(name, "0").send().await.status(400);
+    }
+    h2(&format!("/{}", "x".repeat(17 << 10))).send().await.status(414);
+    let asked = origin.requests();
+    // Who asks for https comes by https (RFC 9110 section 7.4).
+    let clear = host.raw("GET https://a.test/x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(clear.status(), 421, "{}", clear.text());
+    assert_eq!(origin.requests(), asked);
+}
+
+#[tokio::test]
+async fn max_forwards_is_counted_down_and_ends_here() {
+    let origin = Origin::answering(|request| ok(request.header("max-forwards").to_owned())).await;
+    let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    host.call("OPTIONS", "/x").header("max-forwards", "2").send().await.expect(200, "1");
+    host.call("OPTIONS", "/x").header("max-forwards", "0").send().await.status(204);
+    host.call("TRACE", "/x").header("max-forwards", "0").send().await.status(405);
+    assert_eq!(origin.requests(), 1);
+}

@@ -23,6 +23,7 @@ mod hit_and_miss;
 mod http3;
 mod http_origin;
 mod http_side;
+mod interim;
 mod policy;
 mod policy_failures;
 mod policy_files;

@@ -174,3 +174,53 @@ async fn silent_clients_keep_nobody_from_a_handshake() {
     answer.expect("it is served while they are silent").status(200);
     assert!(host.metrics().await.contains("proxyhost_tls_handshakes_total{outcome=\"crowded-out\"}"));
 }
+
+#[tokio::test]
+async fn a_client_certificate_that_has_expired_opens_nothing_any_more() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (origin, certificate) = (origin().await, Certificate::for_names(&["a.test"]));
+    let client = Certificate::ending_in(&["client.test"], secs(4));
+    let a = vhost("a.test").origin(&origin).set("client_ca", json!(client.authority_file()));
+    let host = over_tls(&[&certificate]).vhost(a).start().await;
+    let secure = Secure::showing(&certificate, "a.test", &client);
+    let stream = tokio::net::TcpStream::connect(host.tls_address()).await.unwrap();
+    let mut kept = secure.connect(stream, &[b"http/1.1"]).await.unwrap();
+    let mut ask = async || {
+        kept.write_all(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+        let mut bytes = vec![0; 4096];
+        let read = kept.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
+    };
+    let first = ask().await;
+    assert!(first.starts_with("HTTP/1.1 200 "), "{first}");
+    tokio::time::sleep(secs(5)).await;
+    let later = ask().await;
+    assert!(later.starts_with("HTTP/1.1 421 "), "{later}");
+}
+
+#[tokio::test]
+async fn a_reload_takes_no_certificate_that_cannot_be_shown() {
+    let (origin, good, other) =
+        (origin().await, Certificate::for_names(&["a.test"]), Certificate::for_names(&["b.test"]));
+    let mut host = over_tls(&[&good]).vhost(vhost("a.test").origin(&origin)).start().await;
+    let wrong = json!({ "cert": other.directory().join("cert.pem"), "key": good.directory().join("key.pem") });
+    host.rewrite(json!({ "tls": { "certificates": [wrong] } }));
+    let answer = host.reload().await;
+    answer.status(422);
+    assert!(answer.text().contains("does not belong"), "{}", answer.text());
+    host.tls(&Secure::trusting(&good, "a.test"), "a.test", "/x").send().await.status(200);
+}
+
+#[tokio::test]
+async fn security_fields_are_said_where_they_count() {
+    let certificate = Certificate::for_names(&["a.test", "b.test"]);
+    let origin = Origin::serving("/x", ok("x").header("strict-transport-security", "max-age=1")).await;
+    let a = vhost("a.test").origin(&origin).set("hsts", "1d").set("canonical", "b.test");
+    let b = vhost("b.test").origin(&origin).set("redirect_http", false);
+    let host = over_tls(&[&certificate]).vhost(a).vhost(b).start().await;
+    // RFC 6797 section 7.2: over http nobody says it, the origin neither.
+    host.get_from("b.test", "/x").await.expect(200, "x").no_header("strict-transport-security");
+    // Section 7.1: a redirect says it too.
+    let redirect = host.tls(&Secure::trusting(&certificate, "a.test"), "a.test", "/x").send().await;
+    redirect.status(301).header("location", "https://b.test/x").header("strict-transport-security", "max-age=86400");
+}

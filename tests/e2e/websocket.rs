@@ -7,15 +7,36 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// An origin that agrees to every handshake and says back whatever comes, or refuses with 403 when asked for `/no`.
 async fn echo() -> (String, tokio::task::JoinHandle<()>) {
+    let (url, serving, _) = listening_echo().await;
+    (url, serving)
+}
+
+/// The same, which tells what came after it had closed its own side, when asked for `/half`.
+async fn listening_echo() -> (String, tokio::task::JoinHandle<()>, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+    let (heard, hears) = tokio::sync::mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let serving = tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let heard = heard.clone();
             tokio::spawn(async move {
                 let head = head(&mut stream).await.to_ascii_lowercase();
                 if head.starts_with("get /no ") {
                     let refusal = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno";
                     return drop(stream.write_all(refusal.as_bytes()).await);
+                }
+                if head.starts_with("get /h2c ") {
+                    let other = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+                    return drop(stream.write_all(other.as_bytes()).await);
+                }
+                if head.starts_with("get /half ") {
+                    let agreed =
+                        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nbye";
+                    let _ = stream.write_all(agreed.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                    let mut all = Vec::new();
+                    let _ = stream.read_to_end(&mut all).await;
+                    return drop(heard.send(all));
                 }
                 let asked = head.contains("upgrade: websocket\r\n") && head.contains("sec-websocket-key: abc\r\n");
                 let accept = if asked { "abc" } else { "nothing" };
@@ -31,7 +52,7 @@ async fn echo() -> (String, tokio::task::JoinHandle<()>) {
             });
         }
     });
-    (url, serving)
+    (url, serving, hears)
 }
 
 async fn head(stream: &mut TcpStream) -> String {
@@ -116,4 +137,30 @@ async fn the_policy_decides_first_and_hosts_that_are_only_read_refuse() {
     assert_eq!(answer.status(), 400, "{}", answer.text());
     let answer = host.raw("CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\n\r\n").await;
     assert_eq!(answer.status(), 405, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn one_side_may_end_before_the_other_and_nothing_is_lost() {
+    let (url, _origin, mut heard) = listening_echo().await;
+    let origin = json!({ "http": { "url": url } });
+    let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    let (mut stream, head) = shake(&host, "/half").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(told(&mut stream, 3).await, b"bye");
+    for number in 0..8 {
+        stream.write_all(format!("data{number};").as_bytes()).await.unwrap();
+        tokio::time::sleep(millis(30)).await;
+    }
+    stream.shutdown().await.unwrap();
+    let all = tokio::time::timeout(secs(10), heard.recv()).await.unwrap().unwrap();
+    assert_eq!(String::from_utf8_lossy(&all), "data0;data1;data2;data3;data4;data5;data6;data7;");
+}
+
+#[tokio::test]
+async fn an_origin_that_changes_to_another_protocol_is_broken() {
+    let (url, _origin) = echo().await;
+    let origin = json!({ "http": { "url": url } });
+    let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    let (_stream, head) = shake(&host, "/h2c").await;
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -19,13 +20,25 @@ pub struct Certificate {
 impl Certificate {
     /// A certificate for these DNS names and addresses.
     pub fn for_names(names: &[&str]) -> Self {
+        Self::living(names, None)
+    }
+
+    /// One that ends after so long, counted in whole seconds from now.
+    pub fn ending_in(names: &[&str], after: Duration) -> Self {
+        Self::living(names, Some(after))
+    }
+
+    fn living(names: &[&str], after: Option<Duration>) -> Self {
         let directory = crate::temp_dir("certs");
         let mut params = CertificateParams::new(Vec::new()).expect("no names is a valid list of names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("the system gives random numbers");
         let authority = CertifiedIssuer::self_signed(params, key).expect("the parameters are complete");
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let params = CertificateParams::new(names).expect("the names are valid");
+        let mut params = CertificateParams::new(names).expect("the names are valid");
+        if let Some(after) = after {
+            params.not_after = (std::time::SystemTime::now() + after).into();
+        }
         let key = KeyPair::generate().expect("the system gives random numbers");
         let leaf = params.signed_by(&key, &authority).expect("the parameters are complete");
         std::fs::write(directory.path().join("ca.pem"), authority.pem()).expect("a new folder is writable");

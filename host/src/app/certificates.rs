@@ -40,6 +40,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     clock: Clock,
     acme: Mutex<Option<(config::Acme, Arc<Acme>)>>,
+    /// What the metrics say: names, and when their certificates end.
+    told: Mutex<Vec<(String, Timestamp)>>,
     /// Another program orders what there is to order.
     resting: AtomicBool,
 }
@@ -47,7 +49,14 @@ struct Shared {
 impl Certificates {
     /// Starts to look after `tls`. Automatic certificates wait for `order`.
     pub fn start(tls: Arc<Tls>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        let shared = Arc::new(Shared { tls, metrics, clock, acme: Mutex::new(None), resting: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            tls,
+            metrics,
+            clock,
+            acme: Mutex::new(None),
+            told: Mutex::default(),
+            resting: AtomicBool::new(false),
+        });
         let looking = AbortOnDropHandle::new(tokio::spawn(look_after(Arc::clone(&shared))));
         Self { shared, _looking: looking }
     }
@@ -130,19 +139,29 @@ impl Shared {
 
     /// Reads what has changed, and tells when certificates end.
     fn look(&self) {
-        let lines = self.tls.refresh();
-        if !lines.is_empty() {
+        let (changes, problems) = self.tls.refresh();
+        if !changes.is_empty() || !problems.is_empty() {
             // A static certificate that came takes its names from the automatic ones; one that went gives them back.
             self.set_names();
         }
-        for line in lines {
+        for line in changes {
+            tracing::info!("{line}");
+        }
+        for line in problems {
+            self.metrics.certificate_failures.inc();
             tracing::warn!("{line}");
         }
-        self.metrics.certificate_seconds.clear();
-        for (name, end) in self.tls.expiries() {
-            let seconds = i64::try_from(end.as_millis() / 1000).unwrap_or(i64::MAX);
-            self.metrics.certificate_seconds.get_or_create(&NameLabels { name }).set(seconds);
+        let expiries = self.tls.expiries();
+        let mut told = self.told.lock();
+        if *told == expiries {
+            return;
         }
+        self.metrics.certificate_seconds.clear();
+        for (name, end) in &expiries {
+            let seconds = i64::try_from(end.as_millis() / 1000).unwrap_or(i64::MAX);
+            self.metrics.certificate_seconds.get_or_create(&NameLabels { name: name.clone() }).set(seconds);
+        }
+        *told = expiries;
     }
 }
 

@@ -388,7 +388,7 @@ async fn serve_http3_later(inner: Arc<Inner>, addresses: Vec<Address>) {
         if !in_force.http3 || !inner.http3.addresses().is_empty() {
             return;
         }
-        match inner.http3.prepare(&addresses) {
+        match inner.http3.prepare(&addresses).await {
             Ok(change) => {
                 inner.http3.apply(change);
                 return inner.proxy.serve_http3_at(alternatives(&inner.http3));
@@ -525,6 +525,7 @@ impl listener::Service for ProxyService {
             port: connection.local.port(),
             scheme: connection.scheme,
             tls: connection.tls.as_ref(),
+            interim: connection.interim.as_ref(),
         };
         let request = request.map(|body| {
             // Most requests bring none: nothing to box.

@@ -45,16 +45,22 @@ impl Inner {
             return Err(needs_restart);
         }
         // What can fail comes first.
+        let refused = self.tls.refusals(&resolved.tls());
+        if !refused.is_empty() {
+            return Err(refused.into_iter().map(|line| format!("tls.certificates: {line}")).collect());
+        }
         let listen = (resolved.http != old.http).then(|| self.http.prepare(&resolved.http)).transpose();
         let listen = listen.map_err(|error| vec![format!("listen.http: {error}")])?;
         let listen_https = (resolved.https != old.https).then(|| self.https.prepare(&resolved.https)).transpose();
         let listen_https = listen_https.map_err(|error| vec![format!("listen.https: {error}")])?;
         // Addresses of any port are as they were bound.
         let over_udp = if resolved.http3 { bound(&resolved.https, &self.https) } else { Vec::new() };
-        let listen_http3 = ((&resolved.https, resolved.http3) != (&old.https, old.http3))
-            .then(|| self.http3.prepare(&over_udp))
-            .transpose()
-            .map_err(|error| vec![format!("listen.https: {error}")])?;
+        let listen_http3 = if (&resolved.https, resolved.http3) != (&old.https, old.http3) {
+            let prepared = self.http3.prepare(&over_udp).await;
+            Some(prepared.map_err(|error| vec![format!("listen.https: {error}")])?)
+        } else {
+            None
+        };
         let automatic = self.certificates.prepare(resolved.acme.as_ref()).await.map_err(|error| vec![error])?;
         let token = if resolved.admin_token == old.admin_token {
             None

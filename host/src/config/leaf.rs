@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::Uri;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
 use super::json::Json;
@@ -188,8 +188,17 @@ pub fn socket(text: &str) -> Option<SocketAddr> {
 /// A network, or one address as the network that has only it. Bits behind the prefix are dropped.
 pub fn network(text: &str) -> Option<IpNet> {
     match text.parse::<IpNet>() {
+        Ok(IpNet::V6(six)) => Some(canonical(six)),
         Ok(network) => Some(network.trunc()),
-        Err(_) => text.parse::<IpAddr>().ok().map(IpNet::from),
+        Err(_) => text.parse::<IpAddr>().ok().map(|address| IpNet::from(address.to_canonical())),
+    }
+}
+
+/// IPv4 in IPv6's clothes (`::ffff:192.0.2.0/120`) is IPv4: clients are known so.
+fn canonical(six: Ipv6Net) -> IpNet {
+    match (six.trunc().addr().to_canonical(), six.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(four), Some(length)) => Ipv4Net::new(four, length).map_or(IpNet::V6(six), IpNet::V4),
+        _ => IpNet::V6(six.trunc()),
     }
 }
 

@@ -13,6 +13,7 @@ use http::StatusCode;
 
 use super::Settings;
 use super::frames::Flood;
+use super::interim::Line;
 use super::patience::{Patience, Streams};
 use super::sniff::Protocol;
 use crate::clock::monotonic_ms;
@@ -103,6 +104,8 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// Since when the socket has taken nothing of what we have for it.
     blocked_since: AtomicU64,
+    /// Interim responses (HTTP/1.1).
+    line: Arc<Line>,
     /// The listener drains: no time for courtesies.
     hurry: AtomicBool,
     /// The next answer is the last (HTTP/1.1).
@@ -135,6 +138,7 @@ impl Activity {
                 Protocol::Http2 => NEVER,
             }),
             blocked_since: AtomicU64::new(NEVER),
+            line: Arc::default(),
             hurry: AtomicBool::new(false),
             last: AtomicBool::new(false),
             refused: AtomicU16::new(0),
@@ -253,10 +257,16 @@ impl Activity {
     /// A request came in whole (its head).
     pub(super) fn begin(self: &Arc<Self>) -> Flight {
         self.head_since.store(NEVER, Ordering::Relaxed);
+        self.line.begin();
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.ours.fetch_add(1, Ordering::Relaxed);
         let patience = (self.protocol == Protocol::Http2).then(|| self.streams.begin());
         Flight { activity: self.clone(), ours: true, patience }
+    }
+
+    /// Interim responses.
+    pub(super) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// The streams of HTTP/2 under way.
@@ -327,6 +337,7 @@ impl Flight {
 
     /// The head of the answer was handed over: with HTTP/2 nothing of its body is asked for before the client has room for it.
     pub(super) fn head_is_there(&mut self, limits: &Limits) {
+        self.activity.line.answered();
         if self.patience.is_some() {
             self.waits_for_peer(0, limits);
         }

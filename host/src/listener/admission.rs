@@ -69,7 +69,15 @@ impl Full {
 #[derive(Debug)]
 pub struct Admitted {
     admission: Arc<Admission>,
-    counted: Option<IpAddr>,
+    /// Held for its end.
+    counted: Option<Counted>,
+}
+
+/// One connection of an address, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted {
+    admission: Arc<Admission>,
+    place: IpAddr,
 }
 
 impl Admission {
@@ -100,18 +108,22 @@ impl Admission {
             return Err(Full::Connections);
         }
         let mut admitted = Admitted { admission: Arc::clone(self), counted: None };
-        if let (Some(most), Some(address)) = (limits.per_address, address.filter(|address| !limits.is_proxy(*address)))
-        {
-            let place = network(address);
-            let mut by_address = self.by_address.lock();
-            let open = by_address.entry(place).or_default();
-            if *open >= most {
-                return Err(Full::Address);
-            }
-            *open += 1;
-            admitted.counted = Some(place);
-        }
+        admitted.counted = address.map(|address| self.count(address)).transpose()?.flatten();
         Ok(admitted)
+    }
+
+    /// Counts a connection for an address: its peer's, or the one that a proxy speaks for.
+    pub fn count(self: &Arc<Self>, address: IpAddr) -> Result<Option<Counted>, Full> {
+        let limits = self.limits.load();
+        let Some(most) = limits.per_address.filter(|_| !limits.is_proxy(address)) else { return Ok(None) };
+        let place = network(address);
+        let mut by_address = self.by_address.lock();
+        let open = by_address.entry(place).or_default();
+        if *open >= most {
+            return Err(Full::Address);
+        }
+        *open += 1;
+        Ok(Some(Counted { admission: Arc::clone(self), place }))
     }
 }
 
@@ -126,13 +138,16 @@ fn network(address: IpAddr) -> IpAddr {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(place) = self.counted {
-            let mut by_address = self.admission.by_address.lock();
-            if let Some(open) = by_address.get_mut(&place) {
-                *open -= 1;
-                if *open == 0 {
-                    by_address.remove(&place);
-                }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut by_address = self.admission.by_address.lock();
+        if let Some(open) = by_address.get_mut(&self.place) {
+            *open -= 1;
+            if *open == 0 {
+                by_address.remove(&self.place);
             }
         }
     }

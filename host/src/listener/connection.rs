@@ -37,7 +37,8 @@ use super::via::{self, Via};
 use super::{Connection, Service, Settings};
 use crate::clock::monotonic_ms;
 use crate::region::Region;
-use crate::telemetry::metrics::{FloodLabels, HandshakeLabels, Metrics, TimeoutLabels};
+use crate::semantics::interim::InterimWriter;
+use crate::telemetry::metrics::{FloodLabels, HandshakeLabels, Metrics, RefusedLabels, TimeoutLabels};
 use crate::tls::{Session, Tls};
 
 /// Requests at once on an HTTP/2 connection (RFC 9113 section 5.1.2 recommends at least 100).
@@ -154,8 +155,18 @@ impl<S: Service> Server<S> {
         let local = if via.is_some() { LOCAL } else { local };
         let secured = session.is_some() || via.is_some_and(|via| via.secure);
         let scheme = if secured { "https" } else { "http" };
-        let peer = via.and_then(|via| via.source).unwrap_or(peer);
-        let connection = Arc::new(Connection { peer, local, scheme, tls: session });
+        let spoken_for = via.and_then(|via| via.source);
+        let peer = spoken_for.unwrap_or(peer);
+        let counted = self.admission.as_ref().filter(|_| spoken_for.is_some()).map(|all| all.count(peer.ip()));
+        let _counted = match counted.transpose() {
+            Ok(counted) => counted,
+            Err(full) => {
+                self.metrics.connections_refused.get_or_create(&RefusedLabels { limit: full.word() }).inc();
+                return;
+            }
+        };
+        let interim = (protocol == Protocol::Http1).then(|| activity.line().clone() as Arc<dyn InterimWriter>);
+        let connection = Arc::new(Connection { peer, local, scheme, tls: session, interim });
         let adapter = Adapter {
             service: self.service.clone(),
             connection: Arc::clone(&connection),
@@ -397,6 +408,7 @@ impl<C: Graceful> Future for Watched<C> {
         let mut leave_waker = !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if leave_waker {
             *this.waker = Some(cx.waker().clone());
+            this.activity.line().lives_in(cx.waker());
         }
 
         match this.drain.phase() {

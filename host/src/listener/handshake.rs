@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,9 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// What may come of a connection once its handshake was refused: enough for the alert to arrive.
 const LINGER_BYTES: u64 = 64 << 10;
+
+/// How long it may take.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// How a handshake ended.
 pub(super) enum Shaken {
@@ -32,7 +36,13 @@ pub(super) async fn shake(socket: TcpStream, tls: &Tls) -> io::Result<Shaken> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
     match tls.choose(&start.client_hello()) {
         Choice::Serve(config, client_ca) => {
-            let stream = start.into_stream(config).await?;
+            let stream = match start.into_stream(config).into_fallible().await {
+                Ok(stream) => stream,
+                Err((error, socket)) => {
+                    linger(socket).await;
+                    return Err(error);
+                }
+            };
             let session = Session::of(stream.get_ref().1, client_ca);
             Ok(Shaken::Up(Box::new(stream), Arc::new(session)))
         }
@@ -44,11 +54,16 @@ pub(super) async fn shake(socket: TcpStream, tls: &Tls) -> io::Result<Shaken> {
         Choice::Refuse => {
             let mut socket = start.io;
             socket.write_all(&UNRECOGNIZED_NAME).await?;
-            socket.shutdown().await?;
-            // A reset would overtake the alert.
-            let mut rest = socket.take(LINGER_BYTES);
-            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+            linger(socket).await;
             Ok(Shaken::Refused)
         }
+    }
+}
+
+/// Closes a socket behind an alert: with unread bytes in it, a reset would overtake the alert.
+async fn linger(mut socket: TcpStream) {
+    if socket.shutdown().await.is_ok() {
+        let mut rest = socket.take(LINGER_BYTES);
+        let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::region::Region;
+use crate::semantics::interim::InterimWriter;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Session, Tls};
 
@@ -38,6 +39,7 @@ mod framing;
 mod handshake;
 pub mod http3;
 pub mod inherited;
+mod interim;
 mod patience;
 mod proxy_protocol;
 mod request_body;
@@ -127,6 +129,8 @@ pub struct Connection {
     pub scheme: &'static str,
     /// What is known of its TLS.
     pub tls: Option<Arc<Session>>,
+    /// Writes interim responses; none where there is no such way.
+    pub interim: Option<Arc<dyn InterimWriter>>,
 }
 
 /// What answers requests: the proxy, the admin endpoints, or a test's closure.

@@ -244,6 +244,19 @@ impl Stream {
         Pin::new(&mut self.socket).poll_write(cx, &gathered)
     }
 
+    /// Ends an interim response that has begun to go out.
+    fn poll_half_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.line().is_half_written() { self.poll_interim(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = self.activity.line().clone().poll_write(cx, &mut self.socket);
+        if written.is_pending() {
+            self.activity.blocked();
+        }
+        written
+    }
+
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(bytes)) if *bytes > 0 => self.activity.sent(*bytes),
@@ -362,6 +375,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_half_written(cx))?;
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.went_out(&[IoSlice::new(buf)], &written);
         self.note(written)
@@ -372,6 +386,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_half_written(cx))?;
         if self.gives_way(bufs) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -393,6 +408,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.line().is_waiting() {
+            ready!(self.poll_interim(cx))?;
+        }
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 

@@ -112,11 +112,20 @@ impl HttpOrigin {
         *head.method_mut() = method.clone();
         *head.uri_mut() = Uri::from(target);
         *head.headers_mut() = headers;
+        if let Some(interim) = request.interim {
+            hyper::ext::on_informational(&mut head, move |told| interim.pass_on(told.status(), told.headers()));
+        }
 
         let client = if request.upgrade { &self.upgrades } else { &self.client };
         let fresh = request.retry || request.upgrade;
         let (mut parts, body) = client.send(head, body, &upload, fresh).await?.into_parts();
         let switched = request.upgrade && parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        // RFC 9110 section 7.8: it says what it changes to, and that is to be what was asked for.
+        let to = parts.headers.get(header::UPGRADE);
+        if switched && !to.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+            let reason = "101 to another protocol than WebSocket".to_owned();
+            return Err(OriginError::Broken { origin: self.name.to_string(), reason });
+        }
         let upgraded = parts.extensions.remove::<OnUpgrade>().filter(|_| switched);
         if parts.status.is_informational() && upgraded.is_none() {
             let reason = format!("unasked-for status {}", parts.status);

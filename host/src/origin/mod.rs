@@ -33,6 +33,8 @@ mod tests;
 
 pub use error::OriginError;
 
+use crate::semantics::interim::Interim;
+
 /// A body in either direction: pieces until the end or an error.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, OriginError>> + Send>>;
 
@@ -52,6 +54,8 @@ pub struct OriginRequest {
     pub body: Option<RequestBody>,
     /// It is sent for the second time, by the origin's own decorator: on a connection that was just made.
     pub retry: bool,
+    /// The way for interim responses to the client.
+    pub interim: Option<Interim>,
     /// The connection is to speak WebSocket (RFC 6455): it goes out once, on a connection of its own.
     pub upgrade: bool,
 }

@@ -72,6 +72,7 @@ impl<O: Origin> RetryingOrigin<O> {
             authority: request.authority.clone(),
             body: None,
             retry: true,
+            interim: request.interim.clone(),
             upgrade: false,
         };
         let error = match self.inner.fetch(request).await {

@@ -128,6 +128,7 @@ fn request(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Origi
         authority: "client.test".to_owned(),
         body: None,
         retry: false,
+        interim: None,
         upgrade: false,
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::steps::Carried;
 use crate::origin::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse, RequestBody};
+use crate::semantics::interim::Interim;
 use crate::semantics::{forwarded, hop_by_hop, target};
 
 /// A request to an origin that can be made more than once: for each path to try, and for each gap of a body.
@@ -23,6 +24,7 @@ pub struct Ask {
     /// End-to-end fields without conditions and ranges.
     pub headers: HeaderMap,
     authority: String,
+    interim: Option<Interim>,
     upgrade: bool,
 }
 
@@ -90,7 +92,7 @@ impl Ask {
             upstream.try_paths.clone()
         };
         let query = upstream.query.clone().unwrap_or_else(|| exchange.request.query().map(str::to_owned));
-        Self { origin, prefix, paths, query, headers, authority, upgrade: false }
+        Self { origin, prefix, paths, query, headers, authority, interim: carried.interim.clone(), upgrade: false }
     }
 
     /// Name of the origin in hosts.json.
@@ -135,6 +137,7 @@ impl Ask {
                 authority: self.authority.clone(),
                 body: body.take(),
                 retry: false,
+                interim: self.interim.clone(),
                 upgrade: self.upgrade,
             };
             let response = self.origin.fetch(request).await?;

@@ -1,7 +1,7 @@
 //! Methods, the policy's decision, purging by method, and the cache key.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
+use http::header::{ALLOW, CONTENT_LENGTH, LOCATION, MAX_FORWARDS};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
@@ -19,7 +19,10 @@ use crate::vhost::{Methods, PurgeAllow};
 
 /// Checks method and body, purges if that is asked for, and asks the policy.
 pub async fn decide(routed: Routed) -> Result<Decided, Early> {
-    let Routed { mut carried, upload } = routed;
+    let Routed { mut carried, mut upload } = routed;
+    if upload.brought == Brought::Unknown && carried.is_read() {
+        upload = Box::pin(upload.settled()).await;
+    }
     let site = carried.site.clone();
     let method = carried.exchange.request.method.clone();
     let purge = site.host.settings.purge.as_ref().filter(|purge| purge.method == method);
@@ -60,7 +63,20 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
     if method == Method::OPTIONS && origin_kind(&carried) != OriginKind::Http {
         return Err(options(carried));
     }
+    if matches!(method, Method::OPTIONS | Method::TRACE) && !goes_further(&mut carried.exchange.request.headers) {
+        return Err(if method == Method::OPTIONS { options(carried) } else { not_allowed(carried) });
+    }
     Ok(Decided { carried, upload })
+}
+
+/// Takes one from Max-Forwards; false when there was nothing to take, and this is where the request ends (RFC 9110 section 7.6.2).
+fn goes_further(headers: &mut HeaderMap) -> bool {
+    let Some(left) = headers.get(MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u32>().ok()) else {
+        return true;
+    };
+    let Some(left) = left.checked_sub(1) else { return false };
+    headers.insert(MAX_FORWARDS, HeaderValue::from(left));
+    true
 }
 
 /// Runs a phase that decides; anything but `Next` ends the request.

@@ -13,7 +13,7 @@ use super::{Peer, Proxy, deliver, failure};
 use crate::local::Local;
 use crate::policy::exchange::RequestView;
 use crate::semantics::authority::Hostname;
-use crate::tls::Identity;
+use crate::tls::{Identity, Source};
 
 /// Where the answers to challenges of ACME servers are (RFC 8555 section 8.3).
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
@@ -53,6 +53,9 @@ pub fn pass(
         && !generation.route(sni).is_some_and(|other| Arc::ptr_eq(other, site))
     {
         return Door::Misdirected("the connection was made for another host");
+    }
+    if by.tls.is_some() && https.source == Source::Off {
+        return Door::Misdirected("this host is not served over https");
     }
     let elsewhere = || elsewhere(proxy, site, by, request, challenged);
     // Over http, where there is no certificate to ask for, such a host only sends away.

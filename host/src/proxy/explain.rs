@@ -85,7 +85,7 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
     };
     let exchange = Exchange::new(request, client);
     let version = Version::HTTP_11;
-    let by = Peer { address: SocketAddr::new(question.client, 0), port: 0, scheme, tls: None };
+    let by = Peer { address: SocketAddr::new(question.client, 0), port: 0, scheme, tls: None, interim: None };
     let mut carried = Carried::begin(proxy.clone(), generation, site, exchange, version, by, false);
     if carried.policies.exports(Phase::OnRequest) {
         let (exchange, decision) = carried.policies.run(Phase::OnRequest, carried.exchange).await;

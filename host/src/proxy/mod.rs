@@ -44,6 +44,7 @@ pub use site::{Generation, Service, Site};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::local::{self, Local};
+use crate::semantics::interim::InterimWriter;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Session, Tls};
@@ -59,6 +60,8 @@ pub struct Peer<'a> {
     pub scheme: &'static str,
     /// What is known of its TLS.
     pub tls: Option<&'a Arc<Session>>,
+    /// Writes interim responses to the client.
+    pub interim: Option<&'a Arc<dyn InterimWriter>>,
 }
 
 /// Everything that requests share. The configuration in force is swapped as a whole at a reload; a request keeps the one that

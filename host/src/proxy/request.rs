@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
-use http_body_util::BodyExt;
+use futures_util::{StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use smallvec::smallvec;
 
 use super::Peer;
@@ -42,6 +43,19 @@ impl Upload {
         B::Error: Into<BoxError>,
     {
         Self(body.map_err(Into::into).boxed_unsync())
+    }
+
+    /// The body once its first piece is there; none if it ends without one.
+    pub async fn begun(self) -> Option<Self> {
+        let mut rest = self.0;
+        let first = loop {
+            let frame = rest.frame().await?;
+            if !frame.as_ref().is_ok_and(|frame| frame.data_ref().is_some_and(Bytes::is_empty)) {
+                break frame;
+            }
+        };
+        let whole = stream::once(std::future::ready(first)).chain(BodyStream::new(rest));
+        Some(Self(StreamBody::new(whole).boxed_unsync()))
     }
 
     /// As the body behind it.

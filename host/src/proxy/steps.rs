@@ -25,6 +25,7 @@ use crate::local::Local;
 use crate::policy::exchange::RequestView;
 use crate::policy::{ChainLease, Exchange};
 use crate::semantics::interest::Interest;
+use crate::semantics::interim::Interim;
 use crate::vhost::Methods;
 
 /// What is carried along from routing to the end. Boxed wherever it goes: it is large, and each step moves it.
@@ -39,6 +40,8 @@ pub struct Carried {
     /// Our port that it came to.
     pub port: u16,
     pub peer_trusted: bool,
+    /// The way for interim responses.
+    pub interim: Option<Interim>,
     /// on-origin-request has run.
     pub asked_origin: bool,
 }
@@ -56,6 +59,8 @@ impl Carried {
     ) -> Box<Self> {
         let policies = site.host.chain.lease(exchange.request.host.as_str());
         let (peer, port) = (by.address.ip(), by.port);
+        // RFC 9110 section 15.2: older clients do not know them.
+        let interim = by.interim.filter(|_| version == Version::HTTP_11).map(Interim::to);
         Box::new(Self {
             proxy,
             generation,
@@ -66,6 +71,7 @@ impl Carried {
             peer,
             port,
             peer_trusted,
+            interim,
             asked_origin: false,
         })
     }
@@ -92,6 +98,7 @@ impl Carried {
             peer: self.peer,
             port: self.port,
             peer_trusted: self.peer_trusted,
+            interim: None,
             asked_origin: self.asked_origin,
         })
     }
@@ -102,6 +109,21 @@ pub struct Upload {
     pub body: Option<request::Upload>,
     pub brought: Brought,
     pub websocket: Option<Wanted>,
+}
+
+impl Upload {
+    /// Whether there is a body is known with its first piece, where the head does not tell: a request of HTTP/2 may end with a
+    /// frame of its own (RFC 9113 section 8.1).
+    pub async fn settled(mut self) -> Self {
+        self.body = match self.body {
+            Some(body) => body.begun().await,
+            None => None,
+        };
+        if self.body.is_none() {
+            self.brought = Brought::Nothing;
+        }
+        self
+    }
 }
 
 /// A step that ends the request early.

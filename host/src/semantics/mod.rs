@@ -9,6 +9,7 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host_names;
 pub mod interest;
+pub mod interim;
 pub mod precondition;
 pub mod target;
 pub mod versions;

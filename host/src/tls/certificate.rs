@@ -25,41 +25,67 @@ pub struct Certificate {
     pub names: Vec<Box<str>>,
     /// When it ends.
     pub not_after: Timestamp,
+    /// Until when the stapled answer is good.
+    staple_until: Option<Timestamp>,
+}
+
+/// An OCSP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Staple {
+    /// In DER form.
+    pub answer: Vec<u8>,
+    /// Until when it is good.
+    pub until: Option<Timestamp>,
 }
 
 impl Certificate {
-    /// Of PEM texts: the chain, leaf first, and the key, which may stand in the same text. `ocsp`: a DER answer to staple.
-    pub fn from_pem(
-        chain: &[u8],
-        key: &[u8],
-        ocsp: Option<Vec<u8>>,
-        provider: &CryptoProvider,
-    ) -> Result<Self, CertificateError> {
+    /// Of PEM texts: the chain, leaf first, and the key, which may stand in the same text.
+    pub fn from_pem(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()
             .map_err(|error| CertificateError::Unreadable(error.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| CertificateError::Key(error.to_string()))?;
-        Self::new(chain, key, ocsp, provider)
+        Self::new(chain, key, provider)
     }
 
     /// Of a chain, leaf first, and its key.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
-        ocsp: Option<Vec<u8>>,
         provider: &CryptoProvider,
     ) -> Result<Self, CertificateError> {
         let leaf = chain.first().ok_or(CertificateError::Missing)?;
         let (names, not_after) = read_leaf(leaf)?;
         let key =
             provider.key_provider.load_private_key(key).map_err(|error| CertificateError::Key(error.to_string()))?;
-        let mut certified = CertifiedKey::new(chain, key);
+        let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(_) => return Err(CertificateError::Mismatch),
         }
-        certified.ocsp = ocsp;
-        Ok(Self { key: Arc::new(certified), names, not_after })
+        Ok(Self::issued(Arc::new(certified), names, not_after))
+    }
+
+    /// Of what was checked already.
+    pub(super) fn issued(key: Arc<CertifiedKey>, names: Vec<Box<str>>, not_after: Timestamp) -> Self {
+        Self { key, names, not_after, staple_until: None }
+    }
+
+    /// Shows an OCSP answer with it.
+    pub(super) fn staple(&mut self, staple: Staple) {
+        let mut key = CertifiedKey::clone(&self.key);
+        key.ocsp = Some(staple.answer);
+        (self.key, self.staple_until) = (Arc::new(key), staple.until);
+    }
+
+    /// The OCSP answer that is shown with it.
+    pub(super) fn stapled(&self) -> Option<Staple> {
+        Some(Staple { answer: self.key.ocsp.clone()?, until: self.staple_until })
+    }
+
+    /// Whether the OCSP answer that is shown with it is no longer good.
+    pub(super) fn is_staple_over(&self, now: Timestamp) -> bool {
+        self.staple_until.is_some_and(|until| until <= now)
     }
 
     /// Whether the client can verify a signature of its key.

@@ -4,6 +4,7 @@
 //! server        the handshake's choice: a configuration for each way that clients prove who they are
 //!   names       from the name in the hello to certificates: static ones first, then issued ones
 //!     files     certificates of hosts.json, read again when they change
+//!       ocsp    answers about them that are stapled
 //!     certificate, client_ca    one certificate with its key; one CA for clients
 //! acme          automatic certificates: orders, challenges, renewal
 //!   store       where they and the account are kept
@@ -19,6 +20,7 @@ mod client_ca;
 mod error;
 mod files;
 mod names;
+mod ocsp;
 mod server;
 mod session;
 pub mod store;

@@ -23,8 +23,13 @@ pub(super) struct ByName {
 impl ByName {
     pub fn new<'a>(certificates: impl Iterator<Item = &'a Arc<Certificate>>) -> Self {
         let mut all = Self::default();
+        let sorted = |certificate: &Certificate| {
+            let mut names = certificate.names.clone();
+            names.sort();
+            names
+        };
         for certificate in certificates {
-            if all.first.first().is_none_or(|first| first.names == certificate.names) {
+            if all.first.first().is_none_or(|first| sorted(first) == sorted(certificate)) {
                 // The first one, and those for the same names with another kind of key.
                 all.first.push(Arc::clone(certificate));
             }
@@ -35,6 +40,14 @@ impl ByName {
                 };
                 map.entry(name.into()).or_default().push(Arc::clone(certificate));
             }
+        }
+        // A wildcard is good for each name below it too: where the one for the name alone has expired, or is of a kind that a
+        // client can't verify, it does.
+        for (name, several) in &mut all.exact {
+            let parent = name.split_once('.').and_then(|(_, parent)| all.wildcards.get(parent));
+            let other = parent.into_iter().flatten().filter(|other| !several.iter().any(|own| Arc::ptr_eq(own, other)));
+            let other: Several = other.cloned().collect();
+            several.extend(other);
         }
         all
     }

@@ -17,7 +17,7 @@ use super::acme::{ACME_TLS_ALPN, Challenges};
 use super::certificate::{Certificate, choose};
 use super::client_ca::ClientCa;
 use super::error::CertificateError;
-use super::files::StaticCertificates;
+use super::files::{Refreshed, StaticCertificates};
 use super::names::{ByName, Hosts, Several, is_automatic};
 use super::{Settings, Source};
 use crate::clock::{Clock, Timestamp};
@@ -89,6 +89,11 @@ impl Tls {
         Arc::clone(&self.challenges)
     }
 
+    /// What speaks against settings: static certificates that are new in them and can't be shown.
+    pub fn refusals(&self, settings: &Settings) -> Vec<String> {
+        self.statics.lock().refusals(&settings.certificates, &self.provider, Clock::System.now())
+    }
+
     /// Puts other settings in force, for connections that are accepted from now on. Returns a line for each certificate that
     /// changed or can't be used; those keep what was there before.
     pub fn configure(&self, settings: &Settings) -> Result<Vec<String>, CertificateError> {
@@ -107,22 +112,22 @@ impl Tls {
         }
         let mut statics = self.statics.lock();
         statics.configure(&settings.certificates);
-        let (lines, _) = statics.refresh(&self.provider);
+        let Refreshed { changes, problems, .. } = statics.refresh(&self.provider, Clock::System.now());
         let tables = Tables { hosts: Hosts::new(settings.hosts.clone()), statics: ByName::new(statics.certificates()) };
         self.shared.tables.store(Arc::new(tables));
         self.current.store(Arc::new(Current { plain: Arc::clone(&old.plain), verified }));
-        Ok(lines)
+        Ok(changes.into_iter().chain(problems).collect())
     }
 
-    /// Reads static certificates whose files have changed. Returns a line for each change and each new problem.
-    pub fn refresh(&self) -> Vec<String> {
+    /// Reads static certificates whose files have changed. Returns a line for each change, and one for each new problem.
+    pub fn refresh(&self) -> (Vec<String>, Vec<String>) {
         let mut statics = self.statics.lock();
-        let (lines, changed) = statics.refresh(&self.provider);
+        let Refreshed { changes, problems, changed } = statics.refresh(&self.provider, Clock::System.now());
         if changed {
             let hosts = Hosts::new(self.shared.tables.load().hosts.all().to_vec());
             self.shared.tables.store(Arc::new(Tables { hosts, statics: ByName::new(statics.certificates()) }));
         }
-        lines
+        (changes, problems)
     }
 
     /// What is wrong with static certificates at the moment.
@@ -145,7 +150,7 @@ impl Tls {
 
     /// Shows a certificate that was issued for a name.
     pub fn issued(&self, name: &str, key: Arc<CertifiedKey>, not_after: Timestamp) {
-        let certificate = Arc::new(Certificate { key, names: vec![name.into()], not_after });
+        let certificate = Arc::new(Certificate::issued(key, vec![name.into()], not_after));
         self.shared.issued.write().insert(name.into(), certificate);
     }
 

@@ -15,7 +15,8 @@ use super::{Resolver, Tls};
 use crate::origin::OriginKind;
 use crate::policy::had_named_policy;
 use crate::policy::settings::{ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Secret};
-use crate::semantics::authority::HostPattern;
+use crate::semantics::authority::{HostPattern, Hostname};
+use crate::semantics::host_names::HostNames;
 use crate::vhost::{Methods, PurgeAllow, PurgeMethod, Settings};
 
 /// Life of what an S3 origin says nothing about: buckets seldom say anything.
@@ -48,7 +49,29 @@ impl Resolver<'_> {
                 list.push(settings);
             }
         }
+        self.circles(hosts, &list);
         list
+    }
+
+    /// Redirects to canonical names must come to an end.
+    fn circles(&mut self, hosts: &At<'_>, list: &[Settings]) {
+        let table = HostNames::new(list.iter().map(|host| &host.pattern));
+        let next = |name: &Hostname| {
+            let host = list.get(table.find(name.as_str())?)?;
+            host.https.canonical.as_ref().filter(|canonical| *canonical != name)
+        };
+        for host in list {
+            let mut way: Vec<&Hostname> = host.https.canonical.iter().collect();
+            while let Some(further) = way.last().and_then(|last| next(last)) {
+                if way.contains(&further) {
+                    let found = way.iter().map(|name| name.to_string()).collect::<Vec<_>>().join(", then ");
+                    let path = hosts.path.key(&host.name).key("canonical");
+                    self.mistakes.add(&path, format!("{found}, in a circle"), "a name that leads no further");
+                    break;
+                }
+                way.push(further);
+            }
+        }
     }
 
     fn host(

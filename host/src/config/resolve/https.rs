@@ -85,8 +85,12 @@ impl Resolver<'_> {
             None => Source::Unsaid { auto: tls.acme && exact },
             Some("off") => Source::Off,
             Some("static") => Source::Static,
-            Some(_) => {
+            Some(said) => {
                 let path = host.path.key("https");
+                if said != "auto" {
+                    // The walker has named it.
+                    return None;
+                }
                 if !exact && pattern.is_some() {
                     let expected = "\"static\": a certificate for a pattern or an address is not issued automatically";
                     self.mistakes.add(&path, "\"auto\"", expected);
@@ -96,6 +100,14 @@ impl Resolver<'_> {
                 Source::Auto
             }
         };
+        if source == Source::Off {
+            let of_no_use =
+                [("client_ca", host.given("client_ca").is_some()), ("redirect_http", host.flag("redirect_http"))];
+            for (name, _) in of_no_use.into_iter().filter(|(_, given)| *given) {
+                let expected = "https for this host, or nothing here";
+                self.mistakes.add(&host.path.key(name), "it beside \"https\": \"off\"", expected);
+            }
+        }
         let redirect = match host.given("redirect_http") {
             Some(_) => host.flag("redirect_http"),
             None => source != Source::Off && !matches!(pattern, Some(HostPattern::Any)),

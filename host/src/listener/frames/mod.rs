@@ -59,6 +59,28 @@ const SMALL_BYTES: u32 = 64;
 /// Settings in a frame that count as one frame; nghttp2 takes no more at all.
 const SETTINGS_BYTES: u32 = 32 * 6;
 
+/// The budget of requests that a client cancels, for HTTP/3: its frames are quinn's, and each stream tells how it ended.
+#[derive(Debug)]
+pub(super) struct Resets(Buckets);
+
+impl Resets {
+    /// Of a new connection.
+    pub(super) fn new() -> Self {
+        Self(Buckets::new(&Limits::default()))
+    }
+
+    /// An answer got to its end: it pays for a request that is cancelled.
+    pub(super) fn answered(&mut self) {
+        self.0.earn(Flood::Reset, ONE);
+    }
+
+    /// The client has cancelled a request. An error: more than it may.
+    pub(super) fn cancelled(&mut self, now_ms: u64) -> Result<(), Flood> {
+        self.0.refill(now_ms);
+        self.0.spend(Flood::Reset, ONE)
+    }
+}
+
 /// A frame, or what is paid for one: budgets count thousandths, so that time can be paid by the millisecond.
 const ONE: u32 = 1000;
 

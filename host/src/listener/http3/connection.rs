@@ -21,11 +21,13 @@ use super::super::activity::{Limits, Overdue};
 use super::super::address::canonical;
 use super::super::admission::{Admission, Admitted};
 use super::super::drain::{Drain, Phase};
+use super::super::frames::Resets;
 use super::super::{Connection, Service, Settings};
 use super::quic::{Quic, code};
 use super::request::{self, End};
 use super::streams::Streams;
-use crate::telemetry::metrics::{HandshakeLabels, Metrics, RefusedLabels, TimeoutLabels};
+use crate::clock::monotonic_ms;
+use crate::telemetry::metrics::{FloodLabels, HandshakeLabels, Metrics, RefusedLabels, TimeoutLabels};
 use crate::tls::Session;
 
 /// Streams without a readable request, whoever is to blame, before the connection is closed: h3 remembers each of them.
@@ -139,7 +141,7 @@ impl<S: Service> Server<S> {
         let data = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         let name = data.as_ref().and_then(|data| data.server_name.as_deref());
         let session = Some(Arc::new(Session::of_quic(name)));
-        let of = |peer| Arc::new(Connection { peer, local, scheme: "https", tls: session.clone() });
+        let of = |peer| Arc::new(Connection { peer, local, scheme: "https", tls: session.clone(), interim: None });
         let streams = Arc::new(Streams::new(self.limits, self.head_bytes));
         let mut builder = h3::server::builder();
         builder.max_field_section_size(self.head_bytes as u64).send_grease(false);
@@ -165,6 +167,7 @@ impl<S: Service> Server<S> {
         let mut connection = of(canonical(quic.remote_address()));
         let mut requests: JoinSet<End> = JoinSet::new();
         let mut empty = 0;
+        let mut resets = Resets::new();
         // Until when the connection stays that was asked to end.
         let mut leaving: Option<Instant> = None;
         let mut idle = pin!(tokio::time::sleep(self.limits.idle));
@@ -183,11 +186,20 @@ impl<S: Service> Server<S> {
                     {
                         tracing::error!(%error, "answering a request panicked");
                     }
-                    if !matches!(ended, Ok(End::Request)) {
+                    match ended {
+                        Ok(End::Request) => resets.answered(),
+                        Ok(End::Cancelled) => {
+                            if let Err(flood) = resets.cancelled(monotonic_ms()) {
+                                self.metrics.floods.get_or_create(&FloodLabels { kind: flood.as_str() }).inc();
+                                return Code::H3_EXCESSIVE_LOAD;
+                            }
+                        }
+                        Ok(End::Nothing) | Err(_) => {
                         empty += 1;
                         if empty > EMPTY_STREAMS {
                             return Code::H3_EXCESSIVE_LOAD;
                         }
+                    }
                     }
                     if requests.is_empty() {
                         leaving = leaving.map(|_| farewell());

@@ -58,6 +58,9 @@ use endpoint::{Accepting, Ends, Turns};
 /// How long clients may rely on what `alt_svc` says. Default of most servers: a day.
 const ALTERNATIVE_SECONDS: u32 = 86_400;
 
+/// How long quinn may take to close a socket that nobody uses any more.
+const CLOSED_WITHIN: Duration = Duration::from_millis(500);
+
 /// How long the last packets may take to leave.
 const LAST_PACKETS: Duration = Duration::from_millis(200);
 
@@ -68,7 +71,7 @@ pub fn alt_svc(port: u16) -> HeaderValue {
 
 /// A listener at work. Dropping it closes all its connections at once.
 pub struct Http3 {
-    doors: Mutex<Doors>,
+    doors: Arc<Mutex<Doors>>,
     /// Accepts at a socket until it is told to stop.
     open: Box<dyn Fn(Endpoint, SocketAddr, Ends) + Send + Sync>,
     config: quinn::ServerConfig,
@@ -117,32 +120,49 @@ impl Http3 {
                 tasks.spawn(accepting.run(endpoint, local, ends));
             })
         };
-        let listening = Self { doors: Mutex::default(), open, config, drain, tasks };
+        let listening = Self { doors: Arc::default(), open, config, drain, tasks };
         let addresses: Vec<SocketAddr> = settings.addresses.iter().filter_map(Address::ip).collect();
-        listening.apply(listening.prepare(&addresses)?);
+        listening.apply(listening.prepare(&addresses).await?);
         Ok(listening)
     }
 
     /// Binds those of the addresses that are not listened at yet; the error names the one that failed.
-    pub fn prepare(&self, addresses: &[SocketAddr]) -> std::io::Result<Change> {
-        let mut doors = self.doors.lock();
-        doors.shut.retain(|door| door.endpoint.open_connections() > 0);
-        let wanted: Vec<_> =
-            addresses.iter().map(|address| (*address, is_beside(*address, addresses.iter().copied()))).collect();
+    pub async fn prepare(&self, addresses: &[SocketAddr]) -> std::io::Result<Change> {
+        let beside = |address: SocketAddr| is_beside(address, addresses.iter().copied());
+        let wanted: Vec<_> = addresses.iter().map(|address| (*address, beside(*address))).collect();
         let mut new = Vec::new();
         for (asked, beside) in &wanted {
             let is = |door: &&Door| (door.asked, door.beside) == (*asked, *beside);
-            if doors.open.iter().any(|door| is(&door)) {
-                continue;
-            }
-            let endpoint = match doors.shut.iter().find(is) {
-                Some(door) => door.endpoint.clone(),
-                None => endpoint::open(*asked, addresses, &self.config)?,
+            let still_there = {
+                let doors = self.doors.lock();
+                if doors.open.iter().any(|door| is(&door)) {
+                    continue;
+                }
+                doors.shut.iter().find(is).map(|door| door.endpoint.clone())
+            };
+            let endpoint = match still_there {
+                Some(endpoint) => endpoint,
+                None => self.open_soon(*asked, addresses).await?,
             };
             let (bound, ends) = (endpoint.local_addr()?, Ends::default());
             new.push(Door { asked: *asked, beside: *beside, bound, endpoint, ends });
         }
         Ok(Change { new, wanted })
+    }
+
+    /// A socket that was given up just now is closed by quinn in its own time.
+    async fn open_soon(&self, address: SocketAddr, all: &[SocketAddr]) -> std::io::Result<Endpoint> {
+        let deadline = tokio::time::Instant::now() + CLOSED_WITHIN;
+        loop {
+            match endpoint::open(address, all, &self.config) {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(CLOSED_WITHIN / 20).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Accepts at the new addresses, and no longer at those that are not wanted any more; their connections go on.
@@ -164,7 +184,16 @@ impl Http3 {
         doors.open = open;
         for door in shut {
             door.ends.closing.cancel();
+            let (all, endpoint, bound, ends) =
+                (self.doors.clone(), door.endpoint.clone(), door.bound, door.ends.clone());
             doors.shut.push(door);
+            // The socket is closed with the last connection, so that who comes then is refused and does not wait.
+            self.tasks.spawn(async move {
+                endpoint.wait_idle().await;
+                if !ends.revived.is_cancelled() {
+                    all.lock().shut.retain(|door| door.bound != bound);
+                }
+            });
         }
     }
 

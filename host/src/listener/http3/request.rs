@@ -29,8 +29,10 @@ use crate::semantics::date;
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// There was a request, whatever became of it.
+    /// There was a request, and an answer, whatever became of it.
     Request,
+    /// There was a request, and the client did not want the answer any more.
+    Cancelled,
     /// There was none that could be read.
     Nothing,
 }
@@ -111,7 +113,10 @@ pub(super) async fn serve<S: Service>(
     };
     match ended {
         // What is under way is dropped with the streams.
-        None => send.stop_stream(Code::H3_REQUEST_CANCELLED),
+        None => {
+            send.stop_stream(Code::H3_REQUEST_CANCELLED);
+            return End::Cancelled;
+        }
         Some(Ok(())) => arrived(&server, stopped).await,
         Some(Err(Broken::Service(error))) => {
             tracing::debug!(peer = %connection.peer, %error, "an answer broke off");

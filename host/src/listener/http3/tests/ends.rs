@@ -112,7 +112,7 @@ async fn addresses_come_and_go_and_come_back() {
     let first = play.http3.addresses()[0];
     let connection = play.connect().await;
     let second: SocketAddr = "127.0.0.2:0".parse().expect("an address");
-    play.http3.apply(play.http3.prepare(&[second]).expect("a socket"));
+    play.http3.apply(play.http3.prepare(&[second]).await.expect("a socket"));
     let now = play.http3.addresses();
     assert_eq!((now.len(), now[0].ip()), (1, second.ip()));
     assert!(play.client.connect(first, "a.test").expect("well formed").await.is_err());
@@ -121,10 +121,10 @@ async fn addresses_come_and_go_and_come_back() {
     assert!(answer.expect("connections go on").ends_with(b"hello"));
     // The socket is still in use, and comes back as it is.
     let asked: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    play.http3.apply(play.http3.prepare(&[asked]).expect("the same socket"));
+    play.http3.apply(play.http3.prepare(&[asked]).await.expect("the same socket"));
     assert_eq!(play.http3.addresses(), [first]);
     assert!(play.connect_to("a.test").await.is_ok());
-    let mistake = play.http3.prepare(&[first]).err().expect("that one is taken");
+    let mistake = play.http3.prepare(&[first]).await.err().expect("that one is taken");
     assert!(mistake.to_string().contains(&first.to_string()), "{mistake}");
 }
 
