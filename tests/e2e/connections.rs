@@ -84,6 +84,8 @@ async fn when_open_files_run_out_newcomers_are_turned_away_and_the_others_are_se
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let origin = Origin::serving("/x", ok("x").cache_control("max-age=60")).await;
     let host = Host::with(vhost("a.test").origin(&origin)).await;
+    // So that an answer comes in one piece.
+    host.get("/x").await.status(200);
     let (mut first, _) = asked(&host).await.expect("it is served");
     let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap());
     let open = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).unwrap();

@@ -28,6 +28,7 @@ use super::drain::{Drain, Phase};
 use super::frames::{self, Frames};
 use super::framing::{self, Guard};
 use super::handshake::{self, Shaken};
+use super::outbox::Outbox;
 use super::request_body::{RequestBody, Source};
 use super::sniff::{Prefix, Protocol, sniff};
 use super::socket::Socket;
@@ -179,6 +180,13 @@ impl<S: Service> Server<S> {
             Protocol::Http1 => Watching::Http1(Guard::new(self.framing)),
             Protocol::Http2 => Watching::Http2(Box::new(Frames::new(&frames::Limits::default()))),
         };
+        let (socket, outbox) = match protocol {
+            Protocol::Http1 => (socket, None),
+            Protocol::Http2 => {
+                let outbox = Outbox::around(socket);
+                (Socket::Collected(Arc::clone(&outbox)), Some(outbox))
+            }
+        };
         let (alive, gone) = tokio::sync::oneshot::channel();
         let stream = Stream::new(socket, prefix, activity.clone(), region, guard, alive);
         let refused = Arc::clone(&activity);
@@ -187,11 +195,11 @@ impl<S: Service> Server<S> {
         let end = match protocol {
             Protocol::Http1 => {
                 let connection = self.http1.serve_connection(io, adapter).with_upgrades();
-                self.watch(connection, activity, descriptor).await
+                self.watch(connection, activity, descriptor, None).await
             }
             Protocol::Http2 => {
                 let connection = self.http2(&activity).serve_connection(io, adapter);
-                self.watch(connection, activity, descriptor).await
+                self.watch(connection, activity, descriptor, outbox).await
             }
         };
         if refused.is_upgraded() {
@@ -274,9 +282,16 @@ impl<S: Service> Server<S> {
         }
     }
 
-    fn watch<C>(&self, connection: C, activity: Arc<Activity>, descriptor: RawFd) -> Watched<C> {
+    fn watch<C>(
+        &self,
+        connection: C,
+        activity: Arc<Activity>,
+        descriptor: RawFd,
+        outbox: Option<Arc<Outbox>>,
+    ) -> Watched<C> {
         Watched {
             connection,
+            outbox,
             activity,
             descriptor,
             unsent: None,
@@ -378,6 +393,8 @@ pin_project! {
     struct Watched<C> {
         #[pin]
         connection: C,
+        // What the connection has written goes out when it has nothing more to say for now.
+        outbox: Option<Arc<Outbox>>,
         activity: Arc<Activity>,
         // Of the socket inside `connection`, open as long as that is.
         descriptor: RawFd,
@@ -484,7 +501,17 @@ impl<C: Graceful> Future for Watched<C> {
             }
         }
 
-        let closed = ready!(this.connection.poll(cx));
+        let Poll::Ready(closed) = this.connection.poll(cx) else {
+            if let Some(outbox) = this.outbox {
+                match outbox.poll_round(cx) {
+                    Poll::Pending => this.activity.blocked(),
+                    Poll::Ready(Ok(())) => this.activity.sent(0),
+                    // Whoever reads or writes next finds out, too.
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::Aborted),
+                }
+            }
+            return Poll::Pending;
+        };
         Poll::Ready(match this.leaving {
             Some((Some(overdue), _)) => End::Overdue(*overdue),
             _ => End::Closed(closed),

@@ -40,6 +40,7 @@ mod handshake;
 pub mod http3;
 pub mod inherited;
 mod interim;
+mod outbox;
 mod patience;
 mod proxy_protocol;
 mod request_body;

@@ -3,11 +3,14 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::outbox::Outbox;
 
 /// A socket, with TLS on it or without.
 #[derive(Debug)]
@@ -16,34 +19,42 @@ pub(super) enum Socket {
     Plain(TcpStream),
     /// Under TLS, whose handshake is over.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Either, with what is written put together.
+    Collected(Arc<Outbox>),
 }
 
 impl Socket {
     /// The socket's number.
     pub(super) fn descriptor(&self) -> RawFd {
-        self.tcp().as_raw_fd()
+        match self {
+            Self::Plain(socket) => socket.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+            Self::Collected(outbox) => outbox.descriptor(),
+        }
     }
 
     /// The socket itself, if nothing stands between.
     pub(super) fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(socket) => Some(socket),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Collected(_) => None,
         }
     }
 
-    /// The socket below.
-    pub(super) fn tcp_mut(&mut self) -> &mut TcpStream {
+    /// Reads what nobody wants any more, from below TLS.
+    pub(super) fn poll_waste(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_mut().0,
+            Self::Collected(outbox) => outbox.poll_waste(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.get_mut().0).poll_read(cx, buf),
         }
     }
 
-    fn tcp(&self) -> &TcpStream {
+    /// Sends all that was written, whatever is put together.
+    pub(super) fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Collected(outbox) => outbox.poll_round(cx),
+            other => Pin::new(other).poll_flush(cx),
         }
     }
 }
@@ -53,6 +64,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Collected(outbox) => outbox.poll_read(cx, buf),
         }
     }
 }
@@ -62,6 +74,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Collected(outbox) => outbox.poll_write(cx, &[IoSlice::new(buf)]),
         }
     }
 
@@ -73,6 +86,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Collected(outbox) => outbox.poll_write(cx, bufs),
         }
     }
 
@@ -80,6 +94,7 @@ impl AsyncWrite for Socket {
         match self {
             Self::Plain(socket) => socket.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Collected(_) => true,
         }
     }
 
@@ -87,6 +102,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            // At the end of the round.
+            Self::Collected(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -94,6 +111,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Collected(outbox) => outbox.poll_shutdown(cx),
         }
     }
 }

@@ -192,7 +192,7 @@ impl Stream {
                         // Nobody waits for a goodbye to be taken.
                         _ => *written = goodbye.len(),
                     }
-                    let _ = Pin::new(&mut self.socket).poll_flush(cx);
+                    let _ = self.socket.poll_send_all(cx);
                 }
                 Some(Refusing::Flood { .. }) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a flood of frames")));
@@ -434,7 +434,7 @@ impl AsyncWrite for Stream {
                     }
                     let mut waste = [0; 16 << 10];
                     let mut buf = ReadBuf::new(&mut waste);
-                    match ready!(Pin::new(this.socket.tcp_mut()).poll_read(cx, &mut buf)) {
+                    match ready!(this.socket.poll_waste(cx, &mut buf)) {
                         Ok(()) if !buf.filled().is_empty() => *read += buf.filled().len(),
                         // The client has closed its side too, or is gone: nothing more to wait for.
                         _ => this.closing = Closing::Done,
