@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
-use futures_util::task::AtomicWaker;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -32,7 +31,8 @@ pub(super) struct Line {
     /// There is something in line.
     any: AtomicBool,
     bytes: Mutex<Bytes>,
-    task: AtomicWaker,
+    /// Stays here when it is woken: it is left anew only when the task changes.
+    task: Mutex<Option<Waker>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ struct Bytes {
 impl Line {
     /// The task that polls the connection.
     pub(super) fn lives_in(&self, task: &Waker) {
-        self.task.register(task);
+        *self.task.lock() = Some(task.clone());
     }
 
     /// A request waits for its answer.
@@ -121,7 +121,9 @@ impl InterimWriter for Line {
         }
         bytes.count += 1;
         drop(bytes);
-        self.task.wake();
+        if let Some(task) = &*self.task.lock() {
+            task.wake_by_ref();
+        }
     }
 
     fn turn(&self) -> u64 {
@@ -185,6 +187,24 @@ mod tests {
         line.begin();
         line.write(first, StatusCode::EARLY_HINTS, &hints());
         assert!(!line.is_waiting(), "another waits by now");
+    }
+
+    #[test]
+    fn the_task_is_woken_for_each() {
+        struct Count(AtomicU64);
+        impl std::task::Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let (line, count) = (Line::default(), std::sync::Arc::new(Count(AtomicU64::new(0))));
+        line.lives_in(&Waker::from(count.clone()));
+        line.begin();
+        for told in 1..4 {
+            line.write(line.turn(), StatusCode::PROCESSING, &HeaderMap::new());
+            written(&line);
+            assert_eq!(count.0.load(Ordering::SeqCst), told);
+        }
     }
 
     #[test]
