@@ -1,5 +1,7 @@
 //! How many connections there may be, and what becomes of those beyond (issue 4, line 7).
 
+use std::path::Path;
+
 use harness::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -89,12 +91,17 @@ async fn when_open_files_run_out_newcomers_are_turned_away_and_the_others_are_se
     let (mut first, _) = asked(&host).await.expect("it is served");
     let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap());
     let open = std::fs::read_dir(format!("/proc/{}/fd", host.pid())).unwrap();
-    let open: Vec<u64> = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    let unused = (0..).find(|number| !open.contains(number)).unwrap();
+    let number = |entry: &std::fs::DirEntry| entry.file_name().to_str()?.parse::<u64>().ok();
+    // Those of the program itself: what it inherited may have any number.
+    let own = open.flatten().filter(|entry| {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        target == Path::new("/dev/null") || target.to_string_lossy().starts_with("socket:")
+    });
+    let highest = own.filter_map(|entry| number(&entry)).max().unwrap();
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
     let limit = |files| Rlimit { current: Some(files), maximum };
-    let before = prlimit(pid, Resource::Nofile, limit(unused)).unwrap();
-    // Something may have been closed since.
+    let before = prlimit(pid, Resource::Nofile, limit(highest + 1)).unwrap();
+    // There are gaps below the limit.
     let mut others = Vec::new();
     while let Some(other) = asked(&host).await {
         others.push(other);

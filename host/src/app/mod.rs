@@ -6,6 +6,7 @@ mod reload;
 mod service_manager;
 mod upgrade;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -84,7 +86,8 @@ async fn serve(file: PathBuf, predecessor: Option<Predecessor>) -> Result<(), St
     let stderr = telemetry::tracing::init(&metrics).context("stderr cannot be used")?;
     crate::open_files::raise();
     for line in resolved.summary() {
-        eprintln!("{line}");
+        // Nobody may be there to read it.
+        let _ = writeln!(std::io::stderr(), "{line}");
     }
     let log = AccessLog::start(Arc::clone(&metrics));
     let (wishes, mut wished) = mpsc::channel(1);
@@ -120,7 +123,13 @@ async fn serve(file: PathBuf, predecessor: Option<Predecessor>) -> Result<(), St
         };
         let _ = wish.send(outcome.clone());
         match outcome {
-            Ok(pid) => break Some(pid),
+            Ok(pid) => {
+                // Who asked for a reload meanwhile means the program that serves.
+                if hangup.recv().now_or_never().flatten().is_some() {
+                    upgrade::hang_up(pid);
+                }
+                break Some(pid);
+            }
             Err(reason) => tracing::error!(reason, "not upgraded, this program goes on"),
         }
     };

@@ -1,6 +1,7 @@
 //! Another configuration while requests run: all or nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::generation;
 use super::{Inner, alternatives, bound, connections, port_of};
@@ -10,6 +11,9 @@ use crate::config::{self, Resolved};
 impl Inner {
     pub(super) async fn reload_now(&self) -> Result<Vec<String>, Vec<String>> {
         let mut in_force = self.in_force.lock().await;
+        if self.draining.load(Ordering::Acquire) {
+            return Err(vec!["this program is ending; another one may serve by now, ask again".to_owned()]);
+        }
         let outcome = self.try_reload(&in_force).await;
         match outcome {
             Ok((resolved, changes)) => {

@@ -106,8 +106,17 @@ impl Disk {
     pub fn for_reading(&self) -> Result<Option<Self>, DiskError> {
         let Some(dir) = &self.dir else { return Ok(None) };
         self.index.flush()?;
+        // Compactions go on while the files are opened.
+        self.index.keep_files(true)?;
+        let index = match RocksIndex::open_to_read(&dir.join(layout::INDEX)) {
+            Ok(index) => index,
+            Err(error) => {
+                self.index.keep_files(false)?;
+                return Err(error.into());
+            }
+        };
         Ok(Some(Self {
-            index: Arc::new(RocksIndex::open_to_read(&dir.join(layout::INDEX))?),
+            index: Arc::new(index),
             store: Arc::clone(&self.store),
             dir: Some(dir.clone()),
             first_id: self.first_id,

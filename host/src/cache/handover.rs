@@ -50,6 +50,9 @@ impl Cache {
         let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;
         while let Err(still_used) = Arc::try_unwrap(disk) {
             if tokio::time::Instant::now() >= deadline {
+                if let Err(error) = still_used.index.keep_files(false) {
+                    tracing::warn!(%error, "files of the index stay that are not needed any more");
+                }
                 shared.disk.store(Some(still_used));
                 self.begin_anew();
                 return Err("the cache folder cannot be handed over: the disk hangs".to_owned());
@@ -83,7 +86,10 @@ impl Cache {
             let mut state = shared.disk_state.lock();
             (state.error, state.unreachable_index) = (Some(reason), true);
         }
-        self.begin_anew();
+        // Unless `hand_over` had failed, and it has begun anew already.
+        if self.shared.is_closing() {
+            self.begin_anew();
+        }
     }
 
     /// Somebody else who is told of each purge before it is answered.

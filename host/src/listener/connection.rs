@@ -61,9 +61,10 @@ const PIECE_BYTES: usize = 64 << 10;
 const PENDING_RESETS: usize = STREAMS as usize;
 const ERROR_RESETS: usize = 4096;
 
-/// How often a silent HTTP/2 peer is asked whether it is there, and how long it has to answer.
+/// How often a silent HTTP/2 peer is asked whether it is there, and how long it has to answer: the question stands behind all that
+/// the kernel holds for it, which are megabytes, and a slow client takes minutes for those.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Time for an idle connection to say goodbye after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(5);

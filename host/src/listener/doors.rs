@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -112,10 +111,11 @@ fn open_unix(path: &Path) -> io::Result<Socket> {
         Ok(meta) if !meta.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket is there"));
         }
-        Ok(_) => match UnixStream::connect(path) {
+        // Without waiting: the queue of a program that hangs may be full.
+        Ok(_) => match probe(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            Err(error) => return Err(error),
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
         },
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -123,6 +123,13 @@ fn open_unix(path: &Path) -> io::Result<Socket> {
     fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Whether somebody listens there.
+fn probe(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// Which file a unix socket is, so that nobody else's is removed.

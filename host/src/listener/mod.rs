@@ -288,6 +288,8 @@ impl Listening {
     /// ask: it is told with its next answer that this was the last.
     pub fn drain_handed_over(&self, at_most: Duration) -> BoxFuture<'_, ()> {
         self.drain.be_patient();
+        // The other program has them: should it end, nobody shall wait here in vain. Their files are its, too.
+        self.doors.lock().clear();
         self.drain_connections(at_most)
     }
 

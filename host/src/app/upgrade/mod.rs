@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use channel::{Channel, Message, Name, SOCKETS};
@@ -39,7 +40,7 @@ const VARIABLE: &str = "PROXYHOST_TAKES_OVER";
 const READY_WITHIN: Duration = Duration::from_secs(80);
 
 /// How long it may take to open the index and the listeners. Connections wait meanwhile.
-const SERVING_WITHIN: Duration = Duration::from_secs(30);
+const SERVING_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a program that was killed may take to be gone, or one that closed its end to say with which code.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -76,6 +77,15 @@ fn find(name: &Path, mut folders: impl Iterator<Item = PathBuf>) -> Option<PathB
         file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
     folders.find_map(|folder| Some(folder.join(name)).filter(runs))
+}
+
+/// Makes a program that took over read its configuration again.
+pub(super) fn hang_up(pid: u32) {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let sent = process.map(|process| rustix::process::kill_process(process, rustix::process::Signal::HUP));
+    if !matches!(sent, Some(Ok(()))) {
+        tracing::warn!(pid, "the new program cannot be told to reload");
+    }
 }
 
 /// The new program. It is killed when this is dropped, unless it serves.
@@ -186,6 +196,8 @@ impl App {
             self.take_back().await;
             return Err(reason);
         }
+        // Before a reload that waits gets its turn.
+        self.inner.draining.store(true, Ordering::Release);
         successor.serves(self.inner.cache.clone());
         Ok(pid)
     }
@@ -223,7 +235,6 @@ impl App {
     /// Finishes what was under way when the new program took over, for at most this long.
     pub(super) async fn finish(self, at_most: Duration) {
         let Self { inner, admin, workers } = self;
-        inner.draining.store(true, std::sync::atomic::Ordering::Release);
         let admin = admin.drain_handed_over(Duration::from_secs(1));
         let http = inner.http.drain_handed_over(at_most);
         let https = inner.https.drain_handed_over(at_most);

@@ -89,6 +89,12 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     /// How many records a column has, estimated.
     fn estimate(&self, column: Column) -> u64;
 
+    /// Leaves files where they are that are not needed any more, so that somebody else can open the index as it is now; or
+    /// removes them again.
+    fn keep_files(&self, _keep: bool) -> Result<(), IndexError> {
+        Ok(())
+    }
+
     /// Writes out what is in memory.
     fn flush(&self) -> Result<(), IndexError>;
 }

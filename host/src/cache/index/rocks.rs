@@ -190,6 +190,10 @@ impl Index for RocksIndex {
         self.db.property_int_value_cf(family, "rocksdb.estimate-num-keys").ok().flatten().unwrap_or(0)
     }
 
+    fn keep_files(&self, keep: bool) -> Result<(), IndexError> {
+        if keep { self.db.disable_file_deletions() } else { self.db.enable_file_deletions() }.map_err(failed)
+    }
+
     fn flush(&self) -> Result<(), IndexError> {
         for column in Column::ALL {
             self.db.flush_cf(self.column(column)?).map_err(failed)?;
