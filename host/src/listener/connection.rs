@@ -1,27 +1,17 @@
-//! One connection from its first byte to its last: the protocol, hyper's limits, and the timer that ends what takes too long.
+//! One connection from its first byte to its last: the handshake, the protocol, hyper's limits, and how it ended.
 
-use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
 
-use super::activity::{Activity, Flight, Limits, Overdue, Verdict};
+use super::activity::{Activity, Limits, Overdue};
+use super::adapter::{Adapter, StreamExecutor};
 use super::address::LOCAL;
 use super::admission::Admission;
 use super::drain::{Drain, Phase};
@@ -29,12 +19,12 @@ use super::frames::{self, Frames};
 use super::framing::{self, Guard};
 use super::handshake::{self, Shaken};
 use super::outbox::Outbox;
-use super::request_body::{RequestBody, Source};
 use super::sniff::{Prefix, Protocol, sniff};
 use super::socket::Socket;
-use super::stream::{Away, Stream, Watching, peer, unsent};
+use super::stream::{Stream, Watching};
 use super::turns::Turns;
 use super::via::{self, Via};
+use super::watched::{End, Watch, Watched};
 use super::{Connection, Service, Settings};
 use crate::clock::monotonic_ms;
 use crate::region::Region;
@@ -52,9 +42,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// What an HTTP/2 stream may have waiting for the peer's window.
 const STREAM_SEND_BYTES: usize = 256 << 10;
 
-/// The largest piece of an answer that goes to a stream of HTTP/2 at once.
-const PIECE_BYTES: usize = 64 << 10;
-
 /// Streams that a client may open and reset before they were handed to the service (CVE-2023-44487), and errors of its making
 /// for which we reset streams, before the connection is closed: the second counts over its whole life. Floods of both are
 /// `frames`' to end.
@@ -65,9 +52,6 @@ const ERROR_RESETS: usize = 4096;
 /// the kernel holds for it, which are megabytes, and a slow client takes minutes for those.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Time for an idle connection to say goodbye after it was told to go.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What all connections of a listener share.
 pub(super) struct Server<S> {
@@ -290,23 +274,8 @@ impl<S: Service> Server<S> {
         descriptor: RawFd,
         outbox: Option<Arc<Outbox>>,
     ) -> Watched<C> {
-        Watched {
-            connection,
-            outbox,
-            activity,
-            descriptor,
-            unsent: None,
-            pace: Pace::default(),
-            metrics: self.metrics.clone(),
-            limits: self.limits,
-            timer: Box::pin(tokio::time::sleep(self.limits.shortest())),
-            drain: self.drain.clone(),
-            advance: advance(self.drain.clone(), Phase::Draining),
-            waker: None,
-            away: None,
-            drains: false,
-            leaving: None,
-        }
+        let (limits, drain, metrics) = (self.limits, self.drain.clone(), self.metrics.clone());
+        Watched::new(connection, Watch { activity, descriptor, outbox, limits, drain, metrics })
     }
 
     fn count(&self, overdue: Overdue) {
@@ -354,318 +323,5 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.connections.dec();
-    }
-}
-
-/// How a connection ended.
-enum End {
-    Closed(hyper::Result<()>),
-    Overdue(Overdue),
-    Aborted,
-}
-
-/// hyper's connections, as far as they are alike.
-trait Graceful: Future<Output = hyper::Result<()>> {
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-impl<S: Service> Graceful for http1::UpgradeableConnection<TokioIo<Stream>, Adapter<S>> {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
-    }
-}
-
-impl<S: Service> Graceful for http2::Connection<TokioIo<Stream>, Adapter<S>, StreamExecutor> {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
-    }
-}
-
-fn advance(drain: Arc<Drain>, phase: Phase) -> BoxFuture<'static, ()> {
-    Box::pin(async move { drain.reached(phase).await })
-}
-
-pin_project! {
-    /// A connection with a timer and an ear for the drain.
-    ///
-    /// A connection is polled several times for each request, the timer and the drain have something to say hardly ever.
-    /// They are asked by plain loads and polled only to leave a waker with them: again when they have rung, or when the task
-    /// is woken by another waker than before.
-    struct Watched<C> {
-        #[pin]
-        connection: C,
-        // What the connection has written goes out when it has nothing more to say for now.
-        outbox: Option<Arc<Outbox>>,
-        activity: Arc<Activity>,
-        // Of the socket inside `connection`, open as long as that is.
-        descriptor: RawFd,
-        // What the kernel held when the timer last looked, while the socket took nothing.
-        unsent: Option<usize>,
-        // How fast the peer takes what the socket is full of.
-        pace: Pace,
-        metrics: Arc<Metrics>,
-        limits: Limits,
-        timer: Pin<Box<Sleep>>,
-        drain: Arc<Drain>,
-        advance: BoxFuture<'static, ()>,
-        waker: Option<Waker>,
-        // The piece that a client waits for who has closed its sending side, and since when that is known.
-        away: Option<(u64, Instant)>,
-        // The drain was heard of.
-        drains: bool,
-        // Why and since when the connection is asked to end.
-        leaving: Option<(Option<Overdue>, Instant)>,
-    }
-}
-
-impl<C: Graceful> Future for Watched<C> {
-    type Output = End;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        let mut this = self.project();
-        let mut leave_waker = !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if leave_waker {
-            *this.waker = Some(cx.waker().clone());
-            this.activity.line().lives_in(cx.waker());
-        }
-
-        match this.drain.phase() {
-            Phase::Serving => {}
-            Phase::Draining => {
-                if !std::mem::replace(this.drains, true) && this.leaving.is_none() {
-                    let patient = this.drain.is_patient();
-                    if !patient {
-                        this.activity.hurry();
-                    }
-                    // Whoever closes between two requests may close on one that is on its way.
-                    if !(patient && this.activity.tell_last()) {
-                        this.connection.as_mut().graceful_shutdown();
-                        *this.leaving = Some((None, Instant::now()));
-                    }
-                    *this.advance = advance(this.drain.clone(), Phase::Closed);
-                    leave_waker = true;
-                }
-            }
-            Phase::Closed => return Poll::Ready(End::Aborted),
-        }
-        if leave_waker && this.advance.as_mut().poll(cx).is_ready() {
-            // It advanced just now: look again.
-            cx.waker().wake_by_ref();
-        }
-
-        if leave_waker || this.timer.is_elapsed() {
-            while this.timer.as_mut().poll(cx).is_ready() {
-                match (this.activity.waits_for_us(), peer(*this.descriptor)) {
-                    (Some(_), Away::Gone) => return Poll::Ready(End::Aborted),
-                    // It may have closed its sending side only and still wait, for as long as others may take to read.
-                    (Some(pieces), Away::Silent) => match this.away {
-                        Some((known, since)) if *known == pieces => {
-                            if since.elapsed() >= this.limits.stall {
-                                return Poll::Ready(End::Aborted);
-                            }
-                        }
-                        _ => *this.away = Some((pieces, Instant::now())),
-                    },
-                    _ => *this.away = None,
-                }
-                let held = if this.activity.is_blocked() { unsent(*this.descriptor) } else { None };
-                if matches!((held, &this.unsent), (Some(now), Some(before)) if now < *before) {
-                    this.activity.unblocked();
-                }
-                *this.unsent = held;
-                if let Some(unsent) = held
-                    && this.pace.is_too_slow(this.activity.taken().saturating_sub(unsent as u64), this.limits)
-                {
-                    return Poll::Ready(End::Overdue(Overdue::Write));
-                }
-                if held.is_none() {
-                    *this.pace = Pace::default();
-                }
-                let (stalled, next) = this.activity.end_stalled();
-                this.metrics
-                    .connection_timeouts
-                    .get_or_create(&TimeoutLabels { limit: Overdue::Window.word() })
-                    .inc_by(stalled as u64);
-                let pause = match (this.activity.verdict(this.limits), &this.leaving) {
-                    (Verdict::Wait(pause), _) => next.map_or(pause, |next| pause.min(Duration::from_millis(next))),
-                    (Verdict::Over(Overdue::Idle), None) => {
-                        this.connection.as_mut().graceful_shutdown();
-                        *this.leaving = Some((Some(Overdue::Idle), Instant::now()));
-                        FAREWELL
-                    }
-                    (Verdict::Over(Overdue::Idle), Some((_, since))) if since.elapsed() < FAREWELL => {
-                        FAREWELL - since.elapsed().min(FAREWELL)
-                    }
-                    (Verdict::Over(overdue), _) => return Poll::Ready(End::Overdue(overdue)),
-                };
-                this.timer.as_mut().reset(Instant::now() + pause);
-            }
-        }
-
-        let Poll::Ready(closed) = this.connection.poll(cx) else {
-            if let Some(outbox) = this.outbox {
-                match outbox.poll_round(cx) {
-                    Poll::Pending => this.activity.blocked(),
-                    Poll::Ready(Ok(())) => this.activity.sent(0),
-                    // Whoever reads or writes next finds out, too.
-                    Poll::Ready(Err(_)) => return Poll::Ready(End::Aborted),
-                }
-            }
-            return Poll::Pending;
-        };
-        Poll::Ready(match this.leaving {
-            Some((Some(overdue), _)) => End::Overdue(*overdue),
-            _ => End::Closed(closed),
-        })
-    }
-}
-
-/// How fast a peer takes what the socket is full of.
-#[derive(Debug, Default)]
-struct Pace(Option<(Instant, u64)>);
-
-impl Pace {
-    /// Whether it was too slow over a whole stretch of time. `taken`: bytes that it has by now.
-    fn is_too_slow(&mut self, taken: u64, limits: &Limits) -> bool {
-        let Some((since, before)) = self.0 else {
-            self.0 = Some((Instant::now(), taken));
-            return false;
-        };
-        if since.elapsed() < limits.stall {
-            return false;
-        }
-        self.0 = Some((Instant::now(), taken));
-        taken.saturating_sub(before) < limits.least_rate * since.elapsed().as_millis() as u64 / 1000
-    }
-}
-
-/// Runs the streams of one HTTP/2 connection, so that each can be ended alone.
-#[derive(Clone)]
-struct StreamExecutor(Arc<Activity>);
-
-impl<F> hyper::rt::Executor<F> for StreamExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        // hyper has called the service for the same stream just now.
-        self.0.streams().lives_in(tokio::spawn(future).abort_handle());
-    }
-}
-
-/// Our service as hyper calls it.
-struct Adapter<S> {
-    service: Arc<S>,
-    connection: Arc<Connection>,
-    activity: Arc<Activity>,
-    limits: Limits,
-}
-
-impl<S: Service> hyper::service::Service<Request<Incoming>> for Adapter<S> {
-    type Response = Response<Answer<S::Body>>;
-    type Error = Infallible;
-    type Future = Answering<S::Future>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let flight = self.activity.begin();
-        if request.method() == Method::CONNECT {
-            // Refused, and what follows could be meant for the tunnel that is not there.
-            flight.is_now_last();
-        }
-        let request = request.map(|body| RequestBody::new(Source::Hyper(body), self.limits));
-        Answering { inner: self.service.call(&self.connection, request), flight: Some(flight), limits: self.limits }
-    }
-}
-
-pin_project! {
-    /// A request that the service works on.
-    struct Answering<F> {
-        #[pin]
-        inner: F,
-        flight: Option<Flight>,
-        limits: Limits,
-    }
-}
-
-impl<F, B> Future for Answering<F>
-where
-    F: Future<Output = Result<Response<B>, Infallible>>,
-{
-    type Output = Result<Response<Answer<B>>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
-        let mut flight = this.flight.take();
-        if let Some(flight) = &mut flight {
-            flight.head_is_there(this.limits);
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                flight.upgrades();
-            } else if flight.is_last() {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-        }
-        let limits = *this.limits;
-        Poll::Ready(Ok(response.map(|inner| Answer { inner, rest: Bytes::new(), flight, limits })))
-    }
-}
-
-pin_project! {
-    /// The body of an answer, which tells whose turn it is. With HTTP/2 it comes in pieces that are not too large to tell by them
-    /// how the client takes it, and of which h2 keeps one for each stream.
-    struct Answer<B> {
-        #[pin]
-        inner: B,
-        rest: Bytes,
-        flight: Option<Flight>,
-        limits: Limits,
-    }
-}
-
-impl<B> Body for Answer<B>
-where
-    B: Body<Data = Bytes, Error = io::Error>,
-{
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = self.project();
-        let mut frame = match this.rest.is_empty() {
-            true => this.inner.poll_frame(cx),
-            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.rest))))),
-        };
-        if this.flight.as_ref().is_some_and(Flight::is_of_a_stream)
-            && let Poll::Ready(Some(Ok(piece))) = &mut frame
-            && let Some(data) = piece.data_mut().filter(|data| data.len() > PIECE_BYTES)
-        {
-            *this.rest = data.split_off(PIECE_BYTES);
-        }
-        if let Some(flight) = this.flight {
-            match &frame {
-                Poll::Pending => flight.waits_for_us(),
-                Poll::Ready(piece) => {
-                    let piece = piece.as_ref().and_then(|piece| piece.as_ref().ok()?.data_ref());
-                    flight.waits_for_peer(piece.map_or(0, Bytes::len), this.limits);
-                }
-            }
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.len() as u64;
-        let inner = self.inner.size_hint();
-        let mut whole = SizeHint::new();
-        whole.set_lower(inner.lower().saturating_add(rest));
-        if let Some(upper) = inner.upper() {
-            whole.set_upper(upper.saturating_add(rest));
-        }
-        whole
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! hyper parses and frames (RFC 9112, RFC 9113); what it leaves open is decided here: which protocol a connection speaks
 //! (`sniff.rs`: hyper-util's own sniffing waits for ever), how long a peer may take for what (`activity.rs` keeps the times,
-//! `connection.rs` enforces them, `request_body.rs` watches bodies that come in), and how connections end (`drain.rs`, and the
+//! `watched.rs` enforces them, `request_body.rs` watches bodies that come in), and how connections end (`drain.rs`, and the
 //! lingering close in `stream.rs`, without which a refusal is lost when the client is still sending). What hyper reads too
 //! loosely never gets to it: `framing/` looks at the bytes of HTTP/1.x first.
 //!
@@ -29,6 +29,7 @@ use crate::tls::{Session, Tls};
 
 mod accept;
 mod activity;
+mod adapter;
 mod address;
 pub mod admission;
 mod connection;
@@ -51,6 +52,7 @@ mod stream;
 mod tests;
 mod turns;
 mod via;
+mod watched;
 mod workers;
 
 pub use address::Address;
