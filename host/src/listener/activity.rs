@@ -14,12 +14,15 @@ use http::StatusCode;
 use super::Settings;
 use super::frames::Flood;
 use super::interim::Line;
-use super::patience::{Patience, Streams};
+use super::patience::{Looked, Patience, Streams};
 use super::sniff::Protocol;
 use crate::clock::monotonic_ms;
 
 /// No moment.
 const NEVER: u64 = u64::MAX;
+
+/// A connection that was used so long ago rests.
+const REST_AFTER_MS: u64 = 1000;
 
 /// The limits of time, as `Settings` has them.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +59,7 @@ pub(super) enum Overdue {
     Idle,
     /// The peer takes nothing of what the socket holds for it.
     Write,
-    /// HTTP/2: all answers under way wait for the peer to open its windows.
+    /// HTTP/2: an answer waits for the peer to open its windows.
     Window,
 }
 
@@ -212,6 +215,14 @@ impl Activity {
         self.upgraded.load(Ordering::Relaxed)
     }
 
+    /// Whether nobody has wanted anything for a while.
+    pub(super) fn rests(&self) -> bool {
+        !self.is_busy()
+            && !self.is_blocked()
+            && self.head_since.load(Ordering::Relaxed) == NEVER
+            && self.now().saturating_sub(self.served.load(Ordering::Relaxed)) >= REST_AFTER_MS
+    }
+
     /// Whether an answer is under way.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
@@ -274,11 +285,11 @@ impl Activity {
         &self.streams
     }
 
-    /// Ends streams of HTTP/2 whose client takes nothing; how many, and in how many milliseconds to look again.
-    pub(super) fn end_stalled(&self) -> (usize, Option<u64>) {
+    /// Ends streams of HTTP/2 whose client takes nothing. The next moment is in so many milliseconds from now.
+    pub(super) fn end_stalled(&self) -> Looked {
         let now = self.now();
-        let (ended, next) = self.streams.look(now);
-        (ended, next.map(|next| next - now))
+        let looked = self.streams.look(now);
+        Looked { next: looked.next.map(|next| next - now), ..looked }
     }
 
     /// Whether the connection may go on, and until when it may without being asked again.
@@ -291,7 +302,7 @@ impl Activity {
             (blocked, limits.stall, Overdue::Write)
         } else if self.in_flight.load(Ordering::Relaxed) > 0 {
             // Waiting for the origin, say: that wait has its own limits; or for the windows of one stream, which has its own.
-            (now, limits.shortest(), Overdue::Window)
+            return Verdict::Wait(limits.shortest());
         } else if head != NEVER {
             (head, limits.head, Overdue::Head)
         } else {
@@ -466,14 +477,15 @@ mod tests {
         first.waits_for_peer(LIMITS.least_rate as usize * 30, &LIMITS);
         second.waits_for_peer(0, &LIMITS);
         after(&activity, 59);
-        assert_eq!((over(&activity), activity.end_stalled().0), (None, 0));
+        assert_eq!((over(&activity), activity.end_stalled().ended), (None, 0));
         second.waits_for_us();
         drop(activity.begin());
         after(&activity, 30);
-        // Not ended here, since no task is known; it is not looked at again.
-        assert_eq!(activity.end_stalled(), (0, Some(1_000)));
+        assert_eq!(activity.end_stalled(), Looked { ended: 0, stuck: false, next: Some(1_000) });
         after(&activity, 1_000);
-        assert_eq!((over(&activity), activity.end_stalled().1), (None, None));
+        assert_eq!(over(&activity), None);
+        // It has no task that could be ended.
+        assert_eq!(activity.end_stalled(), Looked { ended: 0, stuck: true, next: None });
         drop((first, second));
         after(&activity, 75);
         assert_eq!(over(&activity), Some(Overdue::Idle));

@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -20,7 +21,11 @@ use super::{Connection, Service};
 /// The largest piece of an answer that goes to a stream of HTTP/2 at once.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Runs the streams of one HTTP/2 connection, so that each can be ended alone.
+/// Runs the streams of one HTTP/2 connection.
+///
+/// What is kept is answered with the first poll, so that is done here, in the connection's own task; who has to wait gets a task
+/// of its own, which can be ended alone. A connection that has done much in this turn of its task leaves the rest to tasks, so
+/// that others have theirs.
 #[derive(Clone)]
 pub(super) struct StreamExecutor(pub(super) Arc<Activity>);
 
@@ -30,6 +35,16 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
+        let mut future = Box::pin(future);
+        // Whoever is polled again later, by its own task, leaves that one's waker.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if pin!(tokio::task::consume_budget()).poll(&mut nobody).is_ready() {
+            // A panic ends its stream, as it would in a task; the hook has told of it.
+            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut nobody)));
+            if !matches!(polled, Ok(Poll::Pending)) {
+                return;
+            }
+        }
         // hyper has called the service for the same stream just now.
         self.0.streams().lives_in(tokio::spawn(future).abort_handle());
     }
@@ -41,6 +56,13 @@ pub(super) struct Adapter<S> {
     pub(super) connection: Arc<Connection>,
     pub(super) activity: Arc<Activity>,
     pub(super) limits: Limits,
+}
+
+impl<S> Clone for Adapter<S> {
+    fn clone(&self) -> Self {
+        let Self { service, connection, activity, limits } = self;
+        Self { service: service.clone(), connection: connection.clone(), activity: activity.clone(), limits: *limits }
+    }
 }
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Adapter<S> {
@@ -108,13 +130,13 @@ impl<B> Body for Answer<B>
 where
     B: Body<Data = Bytes, Error = io::Error>,
 {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = self.project();
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Piece>>>> {
+        let mut this = self.project();
         let mut frame = match this.rest.is_empty() {
-            true => this.inner.poll_frame(cx),
+            true => this.inner.as_mut().poll_frame(cx),
             false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.rest))))),
         };
         if this.flight.as_ref().is_some_and(Flight::is_of_a_stream)
@@ -132,7 +154,10 @@ where
                 }
             }
         }
-        frame
+        let is_last = this.rest.is_empty() && this.inner.is_end_stream();
+        // The last piece of a stream is under way until h2 is done with it, which the stream's future does not wait for.
+        let flight = this.flight.take_if(|flight| is_last && flight.is_of_a_stream());
+        frame.map_ok(|frame| frame.map_data(|bytes| Piece { bytes, _flight: flight }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -148,5 +173,31 @@ where
             whole.set_upper(upper.saturating_add(rest));
         }
         whole
+    }
+}
+
+/// A piece of an answer's body, as hyper holds it until it is sent or not wanted any more.
+#[derive(Debug)]
+pub(super) struct Piece {
+    bytes: Bytes,
+    /// Of the last piece.
+    _flight: Option<Flight>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
     }
 }

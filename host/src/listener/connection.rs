@@ -18,6 +18,7 @@ use super::drain::{Drain, Phase};
 use super::frames::{self, Frames};
 use super::framing::{self, Guard};
 use super::handshake::{self, Shaken};
+use super::http1::Http1;
 use super::outbox::Outbox;
 use super::sniff::{Prefix, Protocol, sniff};
 use super::socket::Socket;
@@ -56,7 +57,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(600);
 /// What all connections of a listener share.
 pub(super) struct Server<S> {
     service: Arc<S>,
-    http1: http1::Builder,
+    http1: Arc<http1::Builder>,
     head_bytes: usize,
     limits: Limits,
     framing: framing::Limits,
@@ -79,7 +80,7 @@ impl<S: Service> Server<S> {
         http1.header_read_timeout(None).max_header_size(settings.head_bytes).half_close(true);
         Self {
             service,
-            http1,
+            http1: Arc::new(http1),
             head_bytes: settings.head_bytes,
             limits: Limits::of(settings),
             framing: framing::Limits { head_bytes: settings.head_bytes, ..framing::Limits::default() },
@@ -176,14 +177,13 @@ impl<S: Service> Server<S> {
         let stream = Stream::new(socket, prefix, activity.clone(), region, guard, alive);
         let refused = Arc::clone(&activity);
         let descriptor = stream.descriptor();
-        let io = TokioIo::new(stream);
         let end = match protocol {
             Protocol::Http1 => {
-                let connection = self.http1.serve_connection(io, adapter).with_upgrades();
+                let connection = Http1::new(self.http1.clone(), stream, adapter);
                 self.watch(connection, activity, descriptor, None).await
             }
             Protocol::Http2 => {
-                let connection = self.http2(&activity).serve_connection(io, adapter);
+                let connection = self.http2(&activity).serve_connection(TokioIo::new(stream), adapter);
                 self.watch(connection, activity, descriptor, outbox).await
             }
         };
@@ -273,9 +273,9 @@ impl<S: Service> Server<S> {
         activity: Arc<Activity>,
         descriptor: RawFd,
         outbox: Option<Arc<Outbox>>,
-    ) -> Watched<C> {
+    ) -> Box<Watched<C>> {
         let (limits, drain, metrics) = (self.limits, self.drain.clone(), self.metrics.clone());
-        Watched::new(connection, Watch { activity, descriptor, outbox, limits, drain, metrics })
+        Box::new(Watched::new(connection, Watch { activity, descriptor, outbox, limits, drain, metrics }))
     }
 
     fn count(&self, overdue: Overdue) {

@@ -38,6 +38,7 @@ mod drain;
 mod frames;
 mod framing;
 mod handshake;
+mod http1;
 pub mod http3;
 pub mod inherited;
 mod interim;

@@ -2,7 +2,8 @@
 //!
 //! A client says by its windows how much of each answer it takes. One that takes nothing holds what the answer is made of (a
 //! turn at the origin, mostly) for as long as it likes, and other streams of the connection may go on all the while. So each
-//! stream has a time of its own; whoever lets it pass loses the stream, and no other.
+//! stream has a time of its own; whoever lets it pass loses the stream, and no other. But h2 lets nobody take back what it was
+//! given whole: who does not take the last piece of an answer loses the connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -21,7 +22,18 @@ pub(super) struct Streams(Mutex<Known>);
 struct Known {
     all: Vec<Weak<Patience>>,
     /// The one that was begun last, until its task is known.
-    fresh: Option<Arc<Patience>>,
+    fresh: Weak<Patience>,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Looked {
+    /// How many were ended.
+    pub(super) ended: usize,
+    /// The time of one is over that nobody can end alone any more.
+    pub(super) stuck: bool,
+    /// The others' next moment, if there is one.
+    pub(super) next: Option<u64>,
 }
 
 /// One of them.
@@ -41,21 +53,21 @@ impl Streams {
             known.all.retain(|stream| stream.strong_count() > 0);
         }
         known.all.push(Arc::downgrade(&patience));
-        known.fresh = Some(Arc::clone(&patience));
+        known.fresh = Arc::downgrade(&patience);
         patience
     }
 
     /// The task that the stream which was begun last lives in.
     pub(super) fn lives_in(&self, task: AbortHandle) {
-        if let Some(fresh) = self.0.lock().fresh.take() {
+        if let Some(fresh) = std::mem::take(&mut self.0.lock().fresh).upgrade() {
             let _ = fresh.task.set(task);
         }
     }
 
-    /// Ends those whose time is over; how many. The others' next moment, if there is one.
-    pub(super) fn look(&self, now_ms: u64) -> (usize, Option<u64>) {
+    /// Ends those whose time is over.
+    pub(super) fn look(&self, now_ms: u64) -> Looked {
         let mut known = self.0.lock();
-        let (mut ended, mut next) = (0, None);
+        let (mut ended, mut stuck, mut next) = (0, false, None);
         known.all.retain(|stream| {
             let Some(stream) = stream.upgrade() else { return false };
             let until = stream.until_ms.load(Ordering::Relaxed);
@@ -63,13 +75,16 @@ impl Streams {
                 next = Some(next.map_or(until, |next: u64| next.min(until))).filter(|next| *next != NEVER);
                 return true;
             }
-            if let Some(task) = stream.task.get() {
-                task.abort();
-                ended += 1;
+            match stream.task.get().filter(|task| !task.is_finished()) {
+                Some(task) => {
+                    task.abort();
+                    ended += 1;
+                }
+                None => stuck = true,
             }
             false
         });
-        (ended, next)
+        Looked { ended, stuck, next }
     }
 }
 
@@ -108,13 +123,29 @@ mod tests {
                 patience
             })
             .collect();
-        assert_eq!(streams.look(9), (0, Some(10)));
-        assert_eq!(streams.look(10), (1, Some(30)));
+        let looked = |ended, next| Looked { ended, stuck: false, next };
+        assert_eq!(streams.look(9), looked(0, Some(10)));
+        assert_eq!(streams.look(10), looked(1, Some(30)));
         assert!(tasks.remove(0).await.unwrap_err().is_cancelled());
         patiences[1].is_ours();
-        assert_eq!(streams.look(1_000), (0, None));
+        assert_eq!(streams.look(1_000), looked(0, None));
         drop(patiences);
-        assert_eq!(streams.look(1_000), (0, None));
+        assert_eq!(streams.look(1_000), looked(0, None));
         assert!(streams.0.lock().all.is_empty() && tasks.iter().all(|task| !task.is_finished()));
+    }
+
+    #[tokio::test]
+    async fn what_has_no_task_any_more_is_stuck() {
+        let streams = Streams::default();
+        let at_once = streams.begin();
+        at_once.until(10);
+        assert_eq!(streams.look(10), Looked { ended: 0, stuck: true, next: None });
+        let later = streams.begin();
+        let task = tokio::spawn(async {});
+        streams.lives_in(task.abort_handle());
+        task.await.unwrap();
+        later.until(20);
+        assert_eq!(streams.look(19), Looked { ended: 0, stuck: false, next: Some(20) });
+        assert_eq!(streams.look(20), Looked { ended: 0, stuck: true, next: None });
     }
 }

@@ -41,6 +41,15 @@ impl Socket {
         }
     }
 
+    /// Waits until bytes of the peer are there, whatever they are.
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => socket.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+            Self::Collected(outbox) => outbox.poll_read_ready(cx),
+        }
+    }
+
     /// Reads what nobody wants any more, from below TLS.
     pub(super) fn poll_waste(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use smallvec::SmallVec;
 use socket2::SockRef;
@@ -74,6 +75,8 @@ const SENDFILE_BYTES_MIN: usize = 16 << 10;
 pub(super) struct Stream {
     socket: Socket,
     prefix: Prefix,
+    /// What hyper has read and given back.
+    unread: Bytes,
     activity: Arc<Activity>,
     region: Option<Arc<Region>>,
     /// Looks at what comes in, and for HTTP/2 at what goes out.
@@ -126,7 +129,8 @@ impl Stream {
     ) -> Self {
         let region = region.filter(|_| socket.plain().is_some());
         let closing = Closing::Open;
-        Self { socket, prefix, activity, region, guard, refused: None, gave_way: false, closing, _alive: alive }
+        let unread = Bytes::new();
+        Self { socket, prefix, unread, activity, region, guard, refused: None, gave_way: false, closing, _alive: alive }
     }
 
     /// Lets the guard look at what was just read into `buf` behind `before`, and takes out what may not pass.
@@ -217,6 +221,17 @@ impl Stream {
         }
     }
 
+    /// Takes back what was read and is not used: it is read again.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Waits until there may be something to read.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is the reader's to find.
+        self.socket.poll_read_ready(cx).map(|_| ())
+    }
+
     /// The socket's number, for `unsent`.
     pub(super) fn descriptor(&self) -> RawFd {
         self.socket.descriptor()
@@ -228,7 +243,8 @@ impl Stream {
     /// ours do not drive each other out of the core's caches with each answer. With a policy on, a sixth more answers of a
     /// kilobyte a second were had by it, and nobody waits for more than what was ready anyway.
     fn gives_way(&mut self, bufs: &[IoSlice<'_>]) -> bool {
-        self.gave_way = !self.gave_way && is_small(bufs);
+        // HTTP/2 has written all that is ready before anything goes out (`outbox.rs`).
+        self.gave_way = !self.gave_way && matches!(self.guard, Watching::Http1(_)) && is_small(bufs);
         self.gave_way
     }
 
@@ -346,6 +362,12 @@ fn poll_send(
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.unread.is_empty() {
+            // The guard has seen it.
+            let bytes = this.unread.len().min(buf.remaining());
+            buf.put_slice(&this.unread.split_to(bytes));
+            return Poll::Ready(Ok(()));
+        }
         let kept = this.prefix.rest();
         if !kept.is_empty() {
             let bytes = kept.len().min(buf.remaining());

@@ -22,7 +22,7 @@ const STALL: Duration = Duration::from_millis(600);
 const LONG: Duration = Duration::from_secs(20);
 
 /// Answers by path.
-struct Testing;
+pub(super) struct Testing;
 
 impl Service for Testing {
     type Body = BoxBody<Bytes, io::Error>;
@@ -266,9 +266,14 @@ async fn nonsense_gets_400_or_the_door() {
 type H2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
 async fn h2(host: &Host) -> H2 {
+    h2_with_window(host, 64 << 10).await
+}
+
+/// With a window of so many bytes for each stream.
+async fn h2_with_window(host: &Host, window: u32) -> H2 {
     let io = TokioIo::new(host.connect().await);
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2 is spoken");
+    let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = client.initial_stream_window_size(window).handshake(io).await.expect("HTTP/2 is spoken");
     tokio::spawn(connection);
     sender
 }
@@ -310,6 +315,22 @@ async fn http2_streams_without_windows_are_cut_off() {
         assert!(begun.elapsed() < LONG, "the stream stays");
         let other = sender.send_request(get("/")).await.expect("others go on");
         assert!(other.into_body().collect().await.is_ok());
+        sleep(STALL / 4).await;
+    }
+    assert!(answer.into_body().collect().await.is_err());
+    host.until_none_is_open().await;
+}
+
+#[tokio::test]
+async fn http2_clients_that_do_not_take_a_last_piece_lose_the_connection() {
+    let host = Host::asking_for(1 << 20).await;
+    let mut sender = h2_with_window(&host, 1).await;
+    let answer = sender.send_request(get("/")).await.expect("answered");
+    let begun = Instant::now();
+    while host.timeouts("window") == 0 {
+        assert!(begun.elapsed() < LONG, "what the stream's window has no room for stays with h2");
+        // The connection is not idle.
+        let _ = sender.send_request(get("/slow")).await;
         sleep(STALL / 4).await;
     }
     assert!(answer.into_body().collect().await.is_err());

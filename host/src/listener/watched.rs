@@ -7,9 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::Service;
@@ -17,6 +16,7 @@ use super::activity::{Activity, Limits, Overdue, Verdict};
 use super::adapter::{Adapter, StreamExecutor};
 use super::drain::{Drain, Phase};
 use super::outbox::Outbox;
+use super::patience::Looked;
 use super::stream::{Away, Stream, peer, unsent};
 use crate::telemetry::metrics::{Metrics, TimeoutLabels};
 
@@ -30,58 +30,55 @@ pub(super) enum End {
     Aborted,
 }
 
-/// hyper's connections, as far as they are alike.
-pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
-    fn graceful_shutdown(self: Pin<&mut Self>);
+/// Connections of any protocol, as far as they are alike.
+pub(super) trait Watchable: Future<Output = hyper::Result<()>> + Unpin {
+    /// Ends after what is under way.
+    fn graceful_shutdown(&mut self);
+    /// Nothing is under way: what is not needed until the next request can go.
+    fn rest(&mut self);
 }
 
-impl<S: Service> Graceful for http1::UpgradeableConnection<TokioIo<Stream>, Adapter<S>> {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
+impl<S: Service> Watchable for http2::Connection<TokioIo<Stream>, Adapter<S>, StreamExecutor> {
+    fn graceful_shutdown(&mut self) {
+        Self::graceful_shutdown(Pin::new(self));
     }
-}
 
-impl<S: Service> Graceful for http2::Connection<TokioIo<Stream>, Adapter<S>, StreamExecutor> {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
-    }
+    // hyper gives back what it has of HTTP/1.x only.
+    fn rest(&mut self) {}
 }
 
 fn advance(drain: Arc<Drain>, phase: Phase) -> BoxFuture<'static, ()> {
     Box::pin(async move { drain.reached(phase).await })
 }
 
-pin_project! {
-    /// A connection with a timer and an ear for the drain.
-    ///
-    /// A connection is polled several times for each request, the timer and the drain have something to say hardly ever.
-    /// They are asked by plain loads and polled only to leave a waker with them: again when they have rung, or when the task
-    /// is woken by another waker than before.
-    pub(super) struct Watched<C> {
-        #[pin]
-        connection: C,
-        // What the connection has written goes out when it has nothing more to say for now.
-        outbox: Option<Arc<Outbox>>,
-        activity: Arc<Activity>,
-        // Of the socket inside `connection`, open as long as that is.
-        descriptor: RawFd,
-        // What the kernel held when the timer last looked, while the socket took nothing.
-        unsent: Option<usize>,
-        // How fast the peer takes what the socket is full of.
-        pace: Pace,
-        metrics: Arc<Metrics>,
-        limits: Limits,
-        timer: Pin<Box<Sleep>>,
-        drain: Arc<Drain>,
-        advance: BoxFuture<'static, ()>,
-        waker: Option<Waker>,
-        // The piece that a client waits for who has closed its sending side, and since when that is known.
-        away: Option<(u64, Instant)>,
-        // The drain was heard of.
-        drains: bool,
-        // Why and since when the connection is asked to end.
-        leaving: Option<(Option<Overdue>, Instant)>,
-    }
+/// A connection with a timer and an ear for the drain.
+///
+/// A connection is polled several times for each request, the timer and the drain have something to say hardly ever.
+/// They are asked by plain loads and polled only to leave a waker with them: again when they have rung, or when the task
+/// is woken by another waker than before.
+pub(super) struct Watched<C> {
+    connection: C,
+    // What the connection has written goes out when it has nothing more to say for now.
+    outbox: Option<Arc<Outbox>>,
+    activity: Arc<Activity>,
+    // Of the socket inside `connection`, open as long as that is.
+    descriptor: RawFd,
+    // What the kernel held when the timer last looked, while the socket took nothing.
+    unsent: Option<usize>,
+    // How fast the peer takes what the socket is full of.
+    pace: Pace,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    timer: Pin<Box<Sleep>>,
+    drain: Arc<Drain>,
+    advance: BoxFuture<'static, ()>,
+    waker: Option<Waker>,
+    // The piece that a client waits for who has closed its sending side, and since when that is known.
+    away: Option<(u64, Instant)>,
+    // The drain was heard of.
+    drains: bool,
+    // Why and since when the connection is asked to end.
+    leaving: Option<(Option<Overdue>, Instant)>,
 }
 
 /// What a connection is watched by.
@@ -120,31 +117,31 @@ impl<C> Watched<C> {
     }
 }
 
-impl<C: Graceful> Future for Watched<C> {
+impl<C: Watchable> Future for Watched<C> {
     type Output = End;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        let mut this = self.project();
+        let this = self.get_mut();
         let mut leave_waker = !this.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if leave_waker {
-            *this.waker = Some(cx.waker().clone());
+            this.waker = Some(cx.waker().clone());
             this.activity.line().lives_in(cx.waker());
         }
 
         match this.drain.phase() {
             Phase::Serving => {}
             Phase::Draining => {
-                if !std::mem::replace(this.drains, true) && this.leaving.is_none() {
+                if !std::mem::replace(&mut this.drains, true) && this.leaving.is_none() {
                     let patient = this.drain.is_patient();
                     if !patient {
                         this.activity.hurry();
                     }
                     // Whoever closes between two requests may close on one that is on its way.
                     if !(patient && this.activity.tell_last()) {
-                        this.connection.as_mut().graceful_shutdown();
-                        *this.leaving = Some((None, Instant::now()));
+                        this.connection.graceful_shutdown();
+                        this.leaving = Some((None, Instant::now()));
                     }
-                    *this.advance = advance(this.drain.clone(), Phase::Closed);
+                    this.advance = advance(this.drain.clone(), Phase::Closed);
                     leave_waker = true;
                 }
             }
@@ -157,42 +154,48 @@ impl<C: Graceful> Future for Watched<C> {
 
         if leave_waker || this.timer.is_elapsed() {
             while this.timer.as_mut().poll(cx).is_ready() {
-                match (this.activity.waits_for_us(), peer(*this.descriptor)) {
+                match (this.activity.waits_for_us(), peer(this.descriptor)) {
                     (Some(_), Away::Gone) => return Poll::Ready(End::Aborted),
                     // It may have closed its sending side only and still wait, for as long as others may take to read.
                     (Some(pieces), Away::Silent) => match this.away {
-                        Some((known, since)) if *known == pieces => {
+                        Some((known, since)) if known == pieces => {
                             if since.elapsed() >= this.limits.stall {
                                 return Poll::Ready(End::Aborted);
                             }
                         }
-                        _ => *this.away = Some((pieces, Instant::now())),
+                        _ => this.away = Some((pieces, Instant::now())),
                     },
-                    _ => *this.away = None,
+                    _ => this.away = None,
                 }
-                let held = if this.activity.is_blocked() { unsent(*this.descriptor) } else { None };
+                let held = if this.activity.is_blocked() { unsent(this.descriptor) } else { None };
                 if matches!((held, &this.unsent), (Some(now), Some(before)) if now < *before) {
                     this.activity.unblocked();
                 }
-                *this.unsent = held;
+                this.unsent = held;
                 if let Some(unsent) = held
-                    && this.pace.is_too_slow(this.activity.taken().saturating_sub(unsent as u64), this.limits)
+                    && this.pace.is_too_slow(this.activity.taken().saturating_sub(unsent as u64), &this.limits)
                 {
                     return Poll::Ready(End::Overdue(Overdue::Write));
                 }
                 if held.is_none() {
-                    *this.pace = Pace::default();
+                    this.pace = Pace::default();
                 }
-                let (stalled, next) = this.activity.end_stalled();
+                let Looked { ended, stuck, next } = this.activity.end_stalled();
+                if stuck {
+                    return Poll::Ready(End::Overdue(Overdue::Window));
+                }
                 this.metrics
                     .connection_timeouts
                     .get_or_create(&TimeoutLabels { limit: Overdue::Window.word() })
-                    .inc_by(stalled as u64);
-                let pause = match (this.activity.verdict(this.limits), &this.leaving) {
+                    .inc_by(ended as u64);
+                if this.leaving.is_none() && this.activity.rests() {
+                    this.connection.rest();
+                }
+                let pause = match (this.activity.verdict(&this.limits), &this.leaving) {
                     (Verdict::Wait(pause), _) => next.map_or(pause, |next| pause.min(Duration::from_millis(next))),
                     (Verdict::Over(Overdue::Idle), None) => {
-                        this.connection.as_mut().graceful_shutdown();
-                        *this.leaving = Some((Some(Overdue::Idle), Instant::now()));
+                        this.connection.graceful_shutdown();
+                        this.leaving = Some((Some(Overdue::Idle), Instant::now()));
                         FAREWELL
                     }
                     (Verdict::Over(Overdue::Idle), Some((_, since))) if since.elapsed() < FAREWELL => {
@@ -204,8 +207,8 @@ impl<C: Graceful> Future for Watched<C> {
             }
         }
 
-        let Poll::Ready(closed) = this.connection.poll(cx) else {
-            if let Some(outbox) = this.outbox {
+        let Poll::Ready(closed) = Pin::new(&mut this.connection).poll(cx) else {
+            if let Some(outbox) = &this.outbox {
                 match outbox.poll_round(cx) {
                     Poll::Pending => this.activity.blocked(),
                     Poll::Ready(Ok(())) => this.activity.sent(0),
@@ -216,7 +219,7 @@ impl<C: Graceful> Future for Watched<C> {
             return Poll::Pending;
         };
         Poll::Ready(match this.leaving {
-            Some((Some(overdue), _)) => End::Overdue(*overdue),
+            Some((Some(overdue), _)) => End::Overdue(overdue),
             _ => End::Closed(closed),
         })
     }
