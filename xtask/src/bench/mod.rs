@@ -1,15 +1,17 @@
 //! Benchmarks of the whole program on this machine. The load generator shares its cores, and so may others, so nothing here
 //! fails on a figure: `hit` prints ratios to nginx, measured in turns, and `soak` prints how memory goes.
 
+mod contest;
 mod hit;
+mod load;
 mod programs;
+mod sites;
 mod soak;
 mod tls;
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use crate::cargo::{self, Workspace};
@@ -63,34 +65,6 @@ fn policies_folder(workspace: &Workspace) -> Result<PathBuf> {
     }
 }
 
-/// Runs wrk and gives what it printed. `target` is added to the arguments that all runs share.
-fn wrk(connections: u32, seconds: u64, arguments: &[&str], url: &str) -> Result<String> {
-    let mut command = Command::new("wrk");
-    command
-        .args(["-t", "2", "--timeout", "30s", "-c", &connections.to_string(), "-d", &format!("{seconds}s")])
-        .args(arguments)
-        .arg(url);
-    let output = command.output().context("could not start wrk")?;
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() || printed.contains("Non-2xx") || printed.contains("Socket errors") {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{} found something other than answers:\n{printed}{said}", cargo::shown(&command));
-    }
-    Ok(printed)
-}
-
-/// Requests a second, as wrk printed them.
-fn rate(printed: &str) -> Result<f64> {
-    let line = printed.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-    line.and_then(|number| number.trim().parse().ok()).with_context(|| format!("wrk printed no rate:\n{printed}"))
-}
-
-/// Requests that were answered, as wrk printed them.
-fn requests(printed: &str) -> Result<f64> {
-    let line = printed.lines().find_map(|line| line.split_once(" requests in "));
-    line.and_then(|(number, _)| number.trim().parse().ok()).with_context(|| format!("wrk printed no count:\n{printed}"))
-}
-
 /// The middle one; the mean of the two in the middle when their number is even.
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
@@ -111,13 +85,5 @@ mod tests {
         assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), 3.0);
         assert!(median(Vec::new()).is_nan());
-    }
-
-    #[test]
-    fn what_wrk_printed_is_read() {
-        let printed = "  162469 requests in 2.00s, 9MB read\nRequests/sec:  81234.56\nTransfer/sec: 9MB\n";
-        assert_eq!(rate(printed).expect("a rate"), 81234.56);
-        assert_eq!(requests(printed).expect("a count"), 162_469.0);
-        assert!(rate("nothing").is_err() && requests("nothing").is_err());
     }
 }

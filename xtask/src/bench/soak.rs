@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::Built;
+use super::load::{rate, wrk};
 use super::programs::{self, Folder, Program, free_ports};
-use super::{Built, rate, wrk};
 use crate::cargo::Workspace;
 
 /// Bytes of one slice of a body in the cache.

@@ -1,0 +1,162 @@
+//! What is served in the benchmarks: three files at an nginx that is the origin, kept by another nginx and by proxyhost, which
+//! has a host without a policy and one whose policy checks a signature with an HMAC.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::policies_folder;
+use super::programs::{self, Folder, Program, free_ports};
+use crate::cargo::Workspace;
+
+/// Names of the files and their sizes.
+pub const SIZES: [(&str, usize); 3] = [("1k", 1 << 10), ("100k", 100 << 10), ("1m", 1 << 20)];
+
+/// The host whose links are signed.
+pub const SIGNED: &str = "signed.test";
+
+/// The one beside it.
+pub const PLAIN: &str = "plain.test";
+
+/// The key of the signed links.
+const SECRET: &str = "a secret of the benchmark";
+
+/// When they end: in the year 2100.
+const EXPIRES: u64 = 4_102_444_800;
+
+/// A folder with the policy in it, and the origin at work there.
+pub struct Stage {
+    // Dropped in this order.
+    _origin: Program,
+    /// Where the origin listens.
+    pub origin_port: u16,
+    /// Everything of this run.
+    pub folder: Folder,
+}
+
+impl Stage {
+    /// Makes the folder and starts the origin.
+    pub fn set(workspace: &Workspace) -> Result<Self> {
+        let policy = policies_folder(workspace)?.join("signed-url.wasm");
+        let folder = Folder::make()?;
+        let bytes = std::fs::read(&policy).with_context(|| format!("could not read {}", policy.display()))?;
+        folder.write("policies/signed-url.wasm", bytes)?;
+        for (name, bytes) in SIZES {
+            folder.write(&format!("files/{name}"), vec![b'x'; bytes])?;
+        }
+        let [origin_port] = free_ports()?;
+        let servers = format!(
+            "    access_log off;
+    server {{
+        listen 127.0.0.1:{origin_port};
+        root {};
+        add_header Cache-Control \"public, max-age=86400\";
+    }}",
+            folder.at("files").display()
+        );
+        let _origin = programs::nginx("origin", &servers, &folder, &[origin_port])?;
+        Ok(Self { _origin, origin_port, folder })
+    }
+}
+
+/// A target that the policy lets through, in the scheme of policies/signed-url/README.md.
+pub fn signed(size: &str) -> Result<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
+    mac.update(format!("proxyhost-1\nGET\n{SIGNED}\n/{size}\n\n{EXPIRES}\n\n").as_bytes());
+    let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
+    Ok(format!("/{size}?expires={EXPIRES}&sig={signature}"))
+}
+
+/// A chain and its key, in PEM files.
+pub struct Certificate {
+    /// The chain.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// What all servers of the nginx that caches share: its cache and its log, which is buffered as ours is.
+pub fn nginx_cache(folder: &Folder) -> String {
+    let place = folder.at("nginx");
+    let place = place.display();
+    format!(
+        "    access_log {place}/access.log combined buffer=64k flush=1s;
+    open_file_cache max=1000 inactive=1h;
+    open_file_cache_valid 1h;
+    proxy_cache_path {place}/cache levels=1:2 keys_zone=kept:8m inactive=1d;
+"
+    )
+}
+
+/// How nginx speaks TLS, and with which certificate.
+pub fn nginx_tls(Certificate { cert, key }: &Certificate) -> String {
+    let (cert, key) = (cert.display(), key.display());
+    format!(
+        "    ssl_certificate {cert};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:sessions:10m;
+"
+    )
+}
+
+/// One server of the nginx that caches. `listen` stands behind the address, `more` is what is its own.
+pub fn nginx_server(origin_port: u16, port: u16, listen: &str, more: &str) -> String {
+    format!(
+        "    server {{
+        listen 127.0.0.1:{port} {listen};
+        {more}
+        location / {{
+            proxy_pass http://127.0.0.1:{origin_port};
+            proxy_cache kept;
+            proxy_cache_valid 200 1d;
+        }}
+    }}
+"
+    )
+}
+
+/// Where proxyhost listens.
+pub struct Ports {
+    /// Without TLS.
+    pub http: u16,
+    /// For the admin.
+    pub admin: u16,
+    /// With TLS, and with which certificate.
+    pub https: Option<(u16, Certificate)>,
+}
+
+/// proxyhost's hosts.json.
+pub fn hosts_json(origin_port: u16, Ports { http, admin, https }: &Ports) -> String {
+    let (listen, tls) = match https {
+        None => Default::default(),
+        Some((port, Certificate { cert, key })) => (
+            format!(r#""https": ["127.0.0.1:{port}"], "#),
+            format!(
+                r#"
+  "tls": {{ "certificates": [{{ "cert": "{}", "key": "{}" }}] }},"#,
+                cert.display(),
+                key.display()
+            ),
+        ),
+    };
+    format!(
+        r#"{{
+  "listen": {{ "http": ["127.0.0.1:{http}"], {listen}"admin": "127.0.0.1:{admin}" }},{tls}
+  "cache": {{ "dir": "cache", "disk": "1GB", "memory": "64MB" }},
+  "origins": {{ "files": {{ "http": {{ "url": "http://127.0.0.1:{origin_port}" }} }} }},
+  "hosts": {{
+    "{PLAIN}": {{ "origin": "files" }},
+    "{SIGNED}": {{
+      "origin": "files",
+      "policy": {{ "wasm": "signed-url.wasm", "secrets": {{ "sign": "{SECRET}" }} }}
+    }}
+  }}
+}}
+"#
+    )
+}
