@@ -42,6 +42,16 @@ pub struct Contender<'a> {
     pub host: &'static str,
 }
 
+/// One turn.
+pub struct Turn<'a> {
+    /// Whose it is.
+    pub contender: &'a Contender<'a>,
+    /// How long it is to take.
+    pub seconds: u64,
+    /// How many that one did in a second when it was last its turn; none in the warm-up.
+    pub last_rate: Option<f64>,
+}
+
 /// What one did in its turn.
 pub struct Done {
     /// How many in a second.
@@ -59,32 +69,36 @@ pub struct Figures {
     pub cpu_us: f64,
 }
 
-/// Measures each of them in turns, after a warm-up. `once` has one at work for some seconds.
+/// Measures each of them in turns, after a warm-up. `once` has one at work for a turn.
 pub fn measure<const COUNT: usize>(
     turns: &Turns,
     what: &str,
     contenders: &[Contender<'_>; COUNT],
-    once: impl Fn(&Contender<'_>, u64) -> Result<Done>,
+    once: impl Fn(&Turn<'_>) -> Result<Done>,
 ) -> Result<[Figures; COUNT]> {
-    let timed = |contender: &Contender<'_>, seconds: u64| {
-        let before = contender.program.cpu()?;
-        let done = once(contender, seconds).with_context(|| contender.name)?;
-        let cpu = contender.program.cpu()?.saturating_sub(before);
+    let timed = |turn: Turn<'_>| {
+        let Contender { name, program, .. } = turn.contender;
+        let before = program.cpu()?;
+        let done = once(&turn).with_context(|| *name)?;
+        let cpu = program.cpu()?.saturating_sub(before);
         anyhow::Ok(Figures { rate: done.rate, cpu_us: cpu.as_secs_f64() * 1e6 / done.count })
     };
-    for contender in contenders {
+    let mut last_rates = [0.0; COUNT];
+    for (contender, last_rate) in contenders.iter().zip(&mut last_rates) {
         // The first requests are misses, and programs warm up.
-        timed(contender, 1)?;
+        *last_rate = timed(Turn { contender, seconds: 1, last_rate: None })?.rate;
     }
     let mut all: [Vec<Figures>; COUNT] = std::array::from_fn(|_| Vec::new());
     for round in 0..turns.rounds as usize {
         for turn in 0..COUNT {
             // Another one begins each time: what runs after what makes a difference.
             let number = (round + turn) % COUNT;
-            all[number].push(timed(&contenders[number], turns.seconds)?);
+            let (contender, last_rate) = (&contenders[number], Some(last_rates[number]));
+            let figures = timed(Turn { contender, seconds: turns.seconds, last_rate })?;
+            last_rates[number] = figures.rate;
+            all[number].push(figures);
         }
-        let last = all.iter().filter_map(|figures| figures.last());
-        let shown: Vec<String> = last.map(|figures| format!("{:.0}", figures.rate)).collect();
+        let shown: Vec<String> = last_rates.iter().map(|rate| format!("{rate:.0}")).collect();
         eprintln!("xtask: {what}, round {}: {}", round + 1, shown.join(" "));
     }
     Ok(all.map(|figures| Figures {

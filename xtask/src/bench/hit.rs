@@ -7,7 +7,7 @@
 
 use anyhow::Result;
 
-use super::contest::{Contender, Figures, Turns, measure};
+use super::contest::{Contender, Figures, Turn, Turns, measure};
 use super::programs::{self, free_ports};
 use super::sites::{self, PLAIN, Ports, SIGNED, SIZES, Stage, nginx_server, signed};
 use super::{Built, load};
@@ -59,9 +59,9 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
             continue;
         }
         let target = signed(size)?;
-        let by_wrk = |contender: &Contender<'_>, seconds| {
-            let url = format!("http://127.0.0.1:{}{target}", contender.port);
-            load::wrk_at(options.turns.connections, seconds, contender.host, &url)
+        let by_wrk = |turn: &Turn<'_>| {
+            let url = format!("http://127.0.0.1:{}{target}", turn.contender.port);
+            load::wrk_for(turn, options.turns.connections, &url)
         };
         print(size, &measure(&options.turns, size, &contenders, by_wrk)?, aim);
     }

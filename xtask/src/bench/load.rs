@@ -1,14 +1,23 @@
 //! The programs that make load, and what they print: wrk (HTTP/1.1), h2load (HTTP/2) and `openssl s_time` (handshakes).
 
+use std::io::Read;
 use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::contest::Done;
+use super::contest::{Done, Turn};
 use crate::cargo;
 
 /// Streams at once on one HTTP/2 connection.
 const STREAMS: &str = "8";
+
+/// Requests from which h2load's rate is first guessed: a second or two of the largest bodies.
+const WARM_UP_REQUESTS: u32 = 1000;
+
+/// How much longer than asked h2load may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Processes that make handshakes at once.
 const HANDSHAKERS: usize = 4;
@@ -29,9 +38,9 @@ pub fn wrk(connections: u32, seconds: u64, arguments: &[&str], url: &str) -> Res
     Ok(printed)
 }
 
-/// The same for this host, with what it printed read.
-pub fn wrk_at(connections: u32, seconds: u64, host: &str, url: &str) -> Result<Done> {
-    let printed = wrk(connections, seconds, &["-H", &format!("Host: {host}")], url)?;
+/// The same for a turn, with what it printed read.
+pub fn wrk_for(turn: &Turn<'_>, connections: u32, url: &str) -> Result<Done> {
+    let printed = wrk(connections, turn.seconds, &["-H", &format!("Host: {}", turn.contender.host)], url)?;
     Ok(Done { rate: rate(&printed)?, count: requests(&printed)? })
 }
 
@@ -47,37 +56,83 @@ fn requests(printed: &str) -> Result<f64> {
     line.and_then(|(number, _)| number.trim().parse().ok()).with_context(|| format!("wrk printed no count:\n{printed}"))
 }
 
-/// Runs h2load for this host.
-pub fn h2load_at(connections: u32, seconds: u64, host: &str, url: &str) -> Result<Done> {
+/// Runs h2load for a turn: by a count that should take as long, since by a duration it goes on for ever against nginx when bodies
+/// are large.
+pub fn h2load_for(turn: &Turn<'_>, connections: u32, url: &str) -> Result<Done> {
+    let limit = Duration::from_secs(turn.seconds) + PATIENCE;
+    let run = |requests: u32| h2load(connections, requests.max(connections), turn.contender.host, url, limit);
+    let rate = match turn.last_rate {
+        Some(rate) => rate,
+        // Roughly: handshakes take their part of it.
+        None => run(WARM_UP_REQUESTS)?.rate,
+    };
+    run((rate * turn.seconds as f64) as u32)
+}
+
+fn h2load(connections: u32, requests: u32, host: &str, url: &str, limit: Duration) -> Result<Done> {
     let mut command = Command::new("h2load");
     command
-        .args(["-t", "2", "-m", STREAMS, "-c", &connections.to_string(), "-D", &seconds.to_string()])
+        .args(["-t", "2", "-m", STREAMS, "-c", &connections.to_string(), "-n", &requests.to_string()])
         .args(["-H", &format!(":authority: {host}")])
         .arg(url);
-    let output = command.output().context("could not start h2load")?;
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let failed = printed
-        .lines()
-        .find(|line| line.starts_with("status codes:"))
-        .is_none_or(|line| ["0 3xx", "0 4xx", "0 5xx"].iter().any(|none| !line.contains(none)));
-    if !output.status.success() || failed {
-        bail!("{} found something other than answers:\n{printed}", cargo::shown(&command));
+    let printed = printed_within(&mut command, limit)?;
+    read_h2load(&printed)
+        .with_context(|| format!("{} found something other than answers:\n{printed}", cargo::shown(&command)))
+}
+
+/// What a command printed that must succeed, and end in time.
+fn printed_within(command: &mut Command, limit: Duration) -> Result<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("could not start {}", cargo::shown(command)))?;
+    // Read meanwhile, lest a pipe fills and it waits.
+    let stdout = read_all(child.stdout.take());
+    let stderr = read_all(child.stderr.take());
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break Some(status),
+            None if Instant::now() > deadline => break None,
+            None => thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    if status.is_none() {
+        child.kill()?;
+        child.wait()?;
     }
-    read_h2load(&printed).with_context(|| format!("h2load printed no rate:\n{printed}"))
+    let printed = stdout.join().unwrap_or_default();
+    let said = stderr.join().unwrap_or_default();
+    match status {
+        Some(status) if status.success() => Ok(printed),
+        Some(status) => bail!("{} failed ({status}):\n{printed}{said}", cargo::shown(command)),
+        None => bail!("{} did not end in {} s:\n{printed}{said}", cargo::shown(command), limit.as_secs()),
+    }
 }
 
-/// Rate and count out of `finished in 4.00s, 81234.56 req/s, 9.50MB/s` and `requests: 1000 total, ..., 990 succeeded, ...`.
+/// Reads in a thread of its own.
+fn read_all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came until then is told.
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Rate and count out of `finished in 4.00s, 81234.56 req/s, 9.50MB/s`, `requests: 1000 total, ..., 1000 succeeded, ...` and
+/// `status codes: 1000 2xx, ...`; nothing unless all were answered with 2xx.
 fn read_h2load(printed: &str) -> Option<Done> {
-    let finished = printed.lines().find(|line| line.starts_with("finished in "))?;
-    let rate = finished.split(", ").find_map(|part| part.strip_suffix(" req/s"))?.parse().ok()?;
-    let counted = printed.lines().find(|line| line.starts_with("requests: "))?;
-    let count = counted.split(", ").find_map(|part| part.strip_suffix(" succeeded"))?.parse().ok()?;
-    Some(Done { rate, count })
+    let line = |start| printed.lines().find_map(|line: &str| line.strip_prefix(start));
+    let number = |line: &str, unit| line.split(", ").find_map(|part| part.strip_suffix(unit))?.trim().parse().ok();
+    let rate = number(line("finished in ")?, " req/s")?;
+    let count = number(line("requests: ")?, " total")?;
+    let succeeded: f64 = number(line("requests: ")?, " succeeded")?;
+    let good: f64 = number(line("status codes: ")?, " 2xx")?;
+    (succeeded == count && good == count).then_some(Done { rate, count })
 }
 
-/// Handshakes of several clients at once.
-pub fn handshakes(port: u16, seconds: u64, how: &[&str]) -> Result<Done> {
-    let address = format!("127.0.0.1:{port}");
+/// Handshakes of several clients at once for a turn.
+pub fn handshakes_for(turn: &Turn<'_>, how: &[&str]) -> Result<Done> {
+    let (seconds, address) = (turn.seconds, format!("127.0.0.1:{}", turn.contender.port));
     let start = || {
         let mut command = Command::new("openssl");
         command.args(["s_time", "-connect", &address, "-time", &seconds.to_string()]).args(how);
@@ -116,10 +171,28 @@ mod tests {
 
     #[test]
     fn what_h2load_printed_is_read() {
-        let printed = "finished in 2.00s, 81234.56 req/s, 9.50MB/s\nrequests: 9 total, 9 started, 7 done, 7 succeeded, 0 failed\n";
-        let done = read_h2load(printed).expect("figures");
-        assert_eq!((done.rate, done.count), (81234.56, 7.0));
+        let printed = |succeeded, good| {
+            format!(
+                "finished in 2.00s, 81234.56 req/s, 9.50MB/s\n\
+                 requests: 9 total, 9 started, 9 done, {succeeded} succeeded, 0 failed, 0 errored, 0 timeout\n\
+                 status codes: {good} 2xx, 0 3xx, 0 4xx, 0 5xx\n"
+            )
+        };
+        let done = read_h2load(&printed(9, 9)).expect("figures");
+        assert_eq!((done.rate, done.count), (81234.56, 9.0));
+        assert!(read_h2load(&printed(8, 9)).is_none(), "one had no answer");
+        assert!(read_h2load(&printed(9, 8)).is_none(), "one had an answer of another kind");
         assert!(read_h2load("").is_none());
+    }
+
+    #[test]
+    fn what_does_not_end_is_killed() {
+        let begun = Instant::now();
+        let limit = Duration::from_millis(100);
+        let error = printed_within(Command::new("sleep").arg("60"), limit).expect_err("an error");
+        assert!(error.to_string().contains("sleep 60 did not end in"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert_eq!(printed_within(Command::new("echo").arg("done"), PATIENCE).expect("what it printed"), "done\n");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use super::contest::{Contender, Figures, Turns, measure};
+use super::contest::{Contender, Figures, Turn, Turns, measure};
 use super::programs::{self, Folder, free_ports};
 use super::sites::{self, Certificate, PLAIN, Ports, SIGNED, SIZES, Stage, nginx_server, signed};
 use super::{Built, load};
@@ -60,15 +60,11 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
             continue;
         }
         let target = signed(size)?;
-        let url = |contender: &Contender<'_>| format!("https://127.0.0.1:{}{target}", contender.port);
-        let by_wrk = |contender: &Contender<'_>, seconds| {
-            load::wrk_at(turns.connections, seconds, contender.host, &url(contender))
-        };
+        let url = |turn: &Turn<'_>| format!("https://127.0.0.1:{}{target}", turn.contender.port);
+        let by_wrk = |turn: &Turn<'_>| load::wrk_for(turn, turns.connections, &url(turn));
         let what = format!("{size}, HTTP/1.1");
         print(&what, &measure(turns, &what, &contenders, by_wrk)?, one);
-        let by_h2load = |contender: &Contender<'_>, seconds| {
-            load::h2load_at(turns.connections, seconds, contender.host, &url(contender))
-        };
+        let by_h2load = |turn: &Turn<'_>| load::h2load_for(turn, turns.connections, &url(turn));
         let what = format!("{size}, HTTP/2");
         print(&what, &measure(turns, &what, &contenders, by_h2load)?, two);
     }
@@ -79,7 +75,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
             ("resumed handshakes, TLS 1.2", &["-reuse", "-tls1_2"]),
         ];
         for (what, how) in kinds {
-            let by_openssl = |contender: &Contender<'_>, seconds| load::handshakes(contender.port, seconds, how);
+            let by_openssl = |turn: &Turn<'_>| load::handshakes_for(turn, how);
             print(what, &measure(turns, what, &contenders, by_openssl)?, 1.0);
         }
     }
