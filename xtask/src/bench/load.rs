@@ -52,7 +52,7 @@ pub fn rate(printed: &str) -> Result<f64> {
 }
 
 /// Requests that were answered, as wrk printed them.
-fn requests(printed: &str) -> Result<f64> {
+pub fn requests(printed: &str) -> Result<f64> {
     let line = printed.lines().find_map(|line| line.split_once(" requests in "));
     line.and_then(|(number, _)| number.trim().parse().ok()).with_context(|| format!("wrk printed no count:\n{printed}"))
 }

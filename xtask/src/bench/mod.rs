@@ -3,6 +3,7 @@
 
 mod contest;
 mod hit;
+mod idle;
 mod load;
 mod programs;
 mod sites;

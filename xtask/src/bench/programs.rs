@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo;
 
 /// No start takes longer.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -60,22 +62,29 @@ pub fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
     Ok(ports)
 }
 
+/// A command whose process may have as many files open as the system allows without asking anybody.
+pub fn with_open_files(program: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\"", program]);
+    command
+}
+
 /// A program at work; it is ended with this.
 pub struct Program {
-    name: &'static str,
+    name: String,
     child: Child,
 }
 
 impl Program {
     /// Starts it with its output in files of the folder, and waits until all these ports answer.
-    pub fn start(name: &'static str, command: &mut Command, folder: &Folder, ports: &[u16]) -> Result<Self> {
+    pub fn start(name: &str, command: &mut Command, folder: &Folder, ports: &[u16]) -> Result<Self> {
         let output = |ending: &str| {
             let file = folder.at(&format!("{name}.{ending}"));
             File::create(&file).with_context(|| format!("could not write {}", file.display()))
         };
         command.stdin(Stdio::null()).stdout(output("out")?).stderr(output("err")?);
         let child = command.spawn().with_context(|| format!("could not start {name}"))?;
-        let mut program = Self { name, child };
+        let mut program = Self { name: name.to_owned(), child };
         let deadline = Instant::now() + START_WITHIN;
         for port in ports {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
@@ -91,25 +100,33 @@ impl Program {
         Ok(program)
     }
 
-    /// Resident memory in KiB.
+    /// Resident memory in KiB, without that of child processes.
     pub fn resident_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .with_context(|| format!("{} is gone", self.name))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
-        number.context("/proc tells no resident memory")
+        let status = self.of_process(self.child.id(), "status")?.unwrap_or_default();
+        kib(&status, "VmRSS:").context("/proc tells no resident memory")
+    }
+
+    /// Resident memory in KiB with that of child processes, less the pages of files (programs and libraries). What several of
+    /// them share counts once: a forked process shares much, and nginx's caches of sessions and keys are shared.
+    pub fn resident_together_kib(&self) -> Result<u64> {
+        let mut all = 0;
+        for pid in self.processes() {
+            let Some(rollup) = self.of_process(pid, "smaps_rollup")? else { continue };
+            // Proportional: of a page that two have, each is told the half.
+            for part in ["Pss_Anon:", "Pss_Shmem:"] {
+                all += kib(&rollup, part).context("/proc tells no proportional memory")?;
+            }
+        }
+        Ok(all)
     }
 
     /// CPU time that it has used, user and system, with that of its child processes that are alive.
     pub fn cpu(&self) -> Result<Duration> {
         // What /proc counts in; on Linux it is 100 a second everywhere.
         const TICK: Duration = Duration::from_millis(10);
-        let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let mut ticks = 0;
-        for pid in std::iter::once(pid.to_string()).chain(children.split_whitespace().map(str::to_owned)) {
-            // One may have ended just now: nginx's cache loader does.
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        for pid in self.processes() {
+            let Some(stat) = self.of_process(pid, "stat")? else { continue };
             // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it.
             let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
             let times = fields.split_whitespace().skip(11).take(2);
@@ -117,10 +134,40 @@ impl Program {
         }
         Ok(TICK * ticks)
     }
+
+    /// Itself and its child processes.
+    fn processes(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        std::iter::once(pid).chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
+    }
+
+    /// What /proc tells of one of them; nothing of a child that has just ended, as nginx's cache loader does.
+    fn of_process(&self, pid: u32, what: &str) -> Result<Option<String>> {
+        match fs::read_to_string(format!("/proc/{pid}/{what}")) {
+            Ok(told) => Ok(Some(told)),
+            Err(_) if pid != self.child.id() => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{} is gone", self.name)),
+        }
+    }
+
+    /// Interrupts it, waits until it has ended, and gives what it printed.
+    pub fn interrupt(mut self, folder: &Folder) -> Result<String> {
+        cargo::succeed(Command::new("kill").args(["-INT", &self.child.id().to_string()]))?;
+        let deadline = Instant::now() + END_WITHIN;
+        while self.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "{} does not end when it is interrupted", self.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        fs::read_to_string(folder.at(&format!("{}.out", self.name))).context("could not read what was printed")
+    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // Asked first: nginx's master would leave its workers behind.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
@@ -137,6 +184,12 @@ impl Drop for Program {
     }
 }
 
+/// A number of `Name:  123 kB` in a file of /proc.
+fn kib(told: &str, name: &str) -> Option<u64> {
+    let number = told.lines().find_map(|line| line.strip_prefix(name))?;
+    number.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
 /// proxyhost with this hosts.json.
 pub fn proxyhost(program: &Path, hosts_json: &str, folder: &Folder, port: u16) -> Result<Program> {
     let file = folder.write("hosts.json", hosts_json)?;
@@ -146,7 +199,7 @@ pub fn proxyhost(program: &Path, hosts_json: &str, folder: &Folder, port: u16) -
 }
 
 /// nginx with these servers in it.
-pub fn nginx(name: &'static str, http: &str, folder: &Folder, ports: &[u16]) -> Result<Program> {
+pub fn nginx(name: &str, http: &str, folder: &Folder, ports: &[u16]) -> Result<Program> {
     let place = folder.at(name);
     let place = place.display();
     // As root its workers would become somebody who may not enter the folder.
@@ -158,7 +211,7 @@ daemon off;
 worker_processes 2;
 pid {place}/pid;
 error_log {place}/error.log;
-events {{ worker_connections 2048; }}
+events {{ worker_connections 16384; }}
 http {{
     default_type application/octet-stream;
     keepalive_requests 1000000000;
@@ -173,7 +226,21 @@ http {{
 "
     );
     let file = folder.write(&format!("{name}/nginx.conf"), configuration)?;
-    let mut command = Command::new("nginx");
+    let mut command = with_open_files("nginx");
     command.arg("-e").arg(folder.at(name).join("error.log")).arg("-c").arg(file).arg("-p").arg(folder.at(name));
     Program::start(name, &mut command, folder, ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_by_its_name() {
+        let told = "VmHWM:\t    9000 kB\nVmRSS:\t    8204 kB\nPss_Anon:         1280 kB\nThreads:\t3\n";
+        assert_eq!(kib(told, "VmRSS:"), Some(8204));
+        assert_eq!(kib(told, "Pss_Anon:"), Some(1280));
+        assert_eq!(kib(told, "Threads:"), None);
+        assert_eq!(kib(told, "RssFile:"), None);
+    }
 }

@@ -2,6 +2,7 @@
 //! has a host without a policy and one whose policy checks a signature with an HMAC.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -11,7 +12,7 @@ use sha2::Sha256;
 
 use super::policies_folder;
 use super::programs::{self, Folder, Program, free_ports};
-use crate::cargo::Workspace;
+use crate::cargo::{self, Workspace};
 
 /// Names of the files and their sizes.
 pub const SIZES: [(&str, usize); 3] = [("1k", 1 << 10), ("100k", 100 << 10), ("1m", 1 << 20)];
@@ -77,6 +78,23 @@ pub struct Certificate {
     pub cert: PathBuf,
     /// The key.
     pub key: PathBuf,
+}
+
+/// Makes one for both hosts.
+pub fn certificate(folder: &Folder) -> Result<Certificate> {
+    let certificate = Certificate { cert: folder.at("cert.pem"), key: folder.at("key.pem") };
+    let mut command = Command::new("openssl");
+    command
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
+        .args(["-subj", "/CN=plain.test", "-addext", "subjectAltName=DNS:plain.test,DNS:signed.test"])
+        .arg("-keyout")
+        .arg(&certificate.key)
+        .arg("-out")
+        .arg(&certificate.cert)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    cargo::succeed(&mut command)?;
+    Ok(certificate)
 }
 
 /// What all servers of the nginx that caches share: its cache and its log, which is buffered as ours is.

@@ -2,37 +2,74 @@
 //! handshakes (openssl). nginx serves twice, with output buffers of its own choice and with large ones; the better of the two
 //! counts. Both show the same ECDSA certificate, and both resume sessions by tickets.
 
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use anyhow::Result;
 
 use super::contest::{Contender, Figures, Turn, Turns, measure};
-use super::programs::{self, Folder, free_ports};
-use super::sites::{self, Certificate, PLAIN, Ports, SIGNED, SIZES, Stage, nginx_server, signed};
-use super::{Built, load};
-use crate::cargo::{self, Workspace};
+use super::programs::{self, free_ports};
+use super::sites::{self, PLAIN, Ports, SIGNED, SIZES, Stage, nginx_server, signed};
+use super::{Built, idle, load};
+use crate::cargo::Workspace;
 
 /// The ratios to nginx that are aimed at, by size: HTTP/1.1, HTTP/2.
 const AIMS: [(f64, f64); 3] = [(1.2, 1.0), (1.2, 1.15), (1.0, 1.1)];
+
+/// The parts, by what the command line calls them.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    #[value(name = "1k")]
+    OneKib,
+    #[value(name = "100k")]
+    HundredKib,
+    #[value(name = "1m")]
+    OneMib,
+    /// Handshakes, full and resumed.
+    Handshakes,
+    /// Memory of idle connections.
+    Idle,
+}
+
+/// Those that measure hits, in the order of the sizes.
+const HITS: [Part; 3] = [Part::OneKib, Part::HundredKib, Part::OneMib];
 
 /// How TLS is measured.
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
     turns: Turns,
-    /// Only this: 1k, 100k, 1m or handshakes.
+    /// Only this part.
     #[arg(long)]
-    only: Option<String>,
+    only: Option<Part>,
+    /// Idle connections whose memory is measured.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    connections_idle: u32,
     #[command(flatten)]
     built: Built,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
 }
 
 /// Measures and prints the tables.
 pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let program = options.built.program(workspace)?;
+    if HITS.into_iter().any(|part| options.wants(part)) || options.wants(Part::Handshakes) {
+        rates(options, workspace, &program)?;
+    }
+    if options.wants(Part::Idle) {
+        idle::run(options.connections_idle, workspace, &program)?;
+    }
+    Ok(())
+}
+
+fn rates(options: &Options, workspace: &Workspace, program: &Path) -> Result<()> {
     let stage = Stage::set(workspace)?;
     let Stage { origin_port, folder, .. } = &stage;
-    let certificate = certificate(folder)?;
+    let certificate = sites::certificate(folder)?;
     let [first_port, buffers_port, http, https_port, admin] = free_ports()?;
     let server = |port, more| nginx_server(*origin_port, port, "ssl http2 backlog=4096", more);
     let servers = [
@@ -43,7 +80,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     ];
     let peer = programs::nginx("nginx", &servers.concat(), folder, &[first_port, buffers_port])?;
     let ports = Ports { http, admin, https: Some((https_port, certificate)) };
-    let proxyhost = programs::proxyhost(&program, &sites::hosts_json(*origin_port, &ports), folder, https_port)?;
+    let proxyhost = programs::proxyhost(program, &sites::hosts_json(*origin_port, &ports), folder, https_port)?;
 
     let contender = |name, program, port, host| Contender { name, program, port, host };
     let contenders = [
@@ -55,8 +92,8 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     turns.print();
     println!("| what | | nginx | nginx, buffers | proxyhost, policy | ratio | aim |");
     println!("|---|---|---|---|---|---|---|");
-    for ((size, _), (one, two)) in SIZES.into_iter().zip(AIMS) {
-        if options.only.as_deref().is_some_and(|only| only != size) {
+    for (((size, _), (one, two)), part) in SIZES.into_iter().zip(AIMS).zip(HITS) {
+        if !options.wants(part) {
             continue;
         }
         let target = signed(size)?;
@@ -68,7 +105,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
         let what = format!("{size}, HTTP/2");
         print(&what, &measure(turns, &what, &contenders, by_h2load)?, two);
     }
-    if options.only.as_deref().is_none_or(|only| only == "handshakes") {
+    if options.wants(Part::Handshakes) {
         // openssl s_time resumes with TLS 1.2 only: of 1.3 it does not wait for the tickets.
         let kinds: [(&str, &[&str]); 2] = [
             ("full handshakes, TLS 1.3", &["-new", "-tls1_3"]),
@@ -99,20 +136,4 @@ fn print(what: &str, figures: &[Figures; 3], aim: f64) {
         own.cpu_us,
         own.cpu_us / better.cpu_us
     );
-}
-
-fn certificate(folder: &Folder) -> Result<Certificate> {
-    let certificate = Certificate { cert: folder.at("cert.pem"), key: folder.at("key.pem") };
-    let mut command = Command::new("openssl");
-    command
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])
-        .args(["-subj", "/CN=plain.test", "-addext", "subjectAltName=DNS:plain.test,DNS:signed.test"])
-        .arg("-keyout")
-        .arg(&certificate.key)
-        .arg("-out")
-        .arg(&certificate.cert)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    cargo::succeed(&mut command)?;
-    Ok(certificate)
 }
