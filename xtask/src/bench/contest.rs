@@ -13,7 +13,7 @@ use super::programs::Program;
 pub struct Turns {
     /// How often each is measured; the median counts.
     #[arg(long, default_value_t = 5)]
-    rounds: u32,
+    pub rounds: u32,
     /// How long each time.
     #[arg(long, default_value_t = 4)]
     seconds: u64,

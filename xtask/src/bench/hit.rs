@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::contest::{Contender, Figures, Turn, Turns, measure};
 use super::programs::{self, free_ports};
-use super::sites::{self, PLAIN, Ports, SIGNED, SIZES, Stage, nginx_server, signed};
+use super::sites::{self, HostsJson, PLAIN, SIGNED, SIZES, Stage, nginx_server, signed};
 use super::{Built, load};
 use crate::cargo::Workspace;
 
@@ -36,13 +36,14 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let [sendfile_port, buffers_port, http, admin] = free_ports()?;
     let server = |port, more| nginx_server(*origin_port, port, "backlog=4096", more);
     let servers = [
-        sites::nginx_cache(folder),
+        sites::nginx_cache("nginx", folder),
         server(sendfile_port, "sendfile on;"),
         server(buffers_port, "sendfile off; output_buffers 2 512k;"),
     ];
     let peer = programs::nginx("nginx", &servers.concat(), folder, &[sendfile_port, buffers_port])?;
-    let hosts_json = sites::hosts_json(*origin_port, &Ports { http, admin, https: None });
-    let proxyhost = programs::proxyhost(&program, &hosts_json, folder, http)?;
+    let hosts = sites::plain_and_signed();
+    let hosts_json = HostsJson { origin_port: *origin_port, http, admin, https: None, hosts };
+    let proxyhost = programs::proxyhost(&program, &hosts_json.text(), folder, http)?;
 
     let contender = |name, program, port, host| Contender { name, program, port, host };
     let contenders = [

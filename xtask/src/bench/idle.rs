@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::load;
 use super::programs::{self, Folder, Program, free_ports, with_open_files};
-use super::sites::{self, PLAIN, Ports, SIGNED, Stage, signed};
+use super::sites::{self, HostsJson, NGINX_TLS, PLAIN, SIGNED, Stage, signed};
 use crate::cargo::Workspace;
 
 /// How much more than nginx one may take.
@@ -39,16 +39,20 @@ pub fn run(connections: u32, workspace: &Workspace, program: &Path) -> Result<()
     let stage = Stage::set(workspace)?;
     let Stage { origin_port, folder, .. } = &stage;
     let certificate = sites::certificate(folder)?;
-    let [nginx_port, http, https_port, admin] = free_ports()?;
+    let [nginx_port] = free_ports()?;
     let servers = [
-        sites::nginx_cache(folder),
-        sites::nginx_tls(&certificate),
+        sites::nginx_cache("nginx", folder),
+        NGINX_TLS.to_owned(),
+        certificate.nginx(),
         sites::nginx_server(*origin_port, nginx_port, "ssl http2 backlog=4096", ""),
     ];
     let peer = programs::nginx("nginx", &servers.concat(), folder, &[nginx_port])?;
     let peer = growth(folder, &peer, nginx_port, PLAIN, each)?;
-    let ports = Ports { http, admin, https: Some((https_port, certificate)) };
-    let own = programs::proxyhost(program, &sites::hosts_json(*origin_port, &ports), folder, https_port)?;
+    // Only now: the connections before this took ports of their own.
+    let [http, https_port, admin] = free_ports()?;
+    let (https, hosts) = (Some((https_port, certificate.json())), sites::plain_and_signed());
+    let hosts_json = HostsJson { origin_port: *origin_port, http, admin, https, hosts };
+    let own = programs::proxyhost(program, &hosts_json.text(), folder, https_port)?;
     let own = growth(folder, &own, https_port, SIGNED, each)?;
 
     println!("\n{connections} idle connections, each after one request\n");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::contest::{Done, Turn};
+use super::contest::{Contender, Done, Turn};
 use crate::cargo;
 
 /// Streams at once on one HTTP/2 connection.
@@ -15,6 +15,10 @@ const STREAMS: &str = "8";
 
 /// Requests from which h2load's rate is first guessed: a second or two of the largest bodies.
 const WARM_UP_REQUESTS: u32 = 1000;
+
+/// Connections that h2load makes at once where each has one request: fewer than what a system lets it have open, and than any
+/// backlog.
+const NEWCOMERS: u32 = 500;
 
 /// How much longer than asked h2load may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,7 +65,8 @@ pub fn requests(printed: &str) -> Result<f64> {
 /// are large.
 pub fn h2load_for(turn: &Turn<'_>, connections: u32, url: &str) -> Result<Done> {
     let limit = Duration::from_secs(turn.seconds) + PATIENCE;
-    let run = |requests: u32| h2load(connections, requests.max(connections), turn.contender.host, url, limit);
+    let authority = format!(":authority: {}", turn.contender.host);
+    let run = |requests: u32| h2load(connections, requests.max(connections), &["-H", &authority], url, limit);
     let rate = match turn.last_rate {
         Some(rate) => rate,
         // Roughly: handshakes take their part of it.
@@ -70,11 +75,24 @@ pub fn h2load_for(turn: &Turn<'_>, connections: u32, url: &str) -> Result<Done> 
     run((rate * turn.seconds as f64) as u32)
 }
 
-fn h2load(connections: u32, requests: u32, host: &str, url: &str, limit: Duration) -> Result<Done> {
+/// Runs h2load for a turn with a connection for each request, and so with a full handshake. It names the host of the URL by SNI.
+pub fn newcomers_for(turn: &Turn<'_>, path: &str) -> Result<Done> {
+    let Contender { host, port, .. } = turn.contender;
+    let (url, connect_to) = (format!("https://{host}{path}"), format!("127.0.0.1:{port}"));
+    let (mut count, mut seconds) = (0.0, 0.0);
+    while seconds < turn.seconds as f64 {
+        let done = h2load(NEWCOMERS, NEWCOMERS, &["--connect-to", &connect_to], &url, PATIENCE)?;
+        count += done.count;
+        seconds += done.count / done.rate;
+    }
+    Ok(Done { rate: count / seconds, count })
+}
+
+fn h2load(connections: u32, requests: u32, arguments: &[&str], url: &str, limit: Duration) -> Result<Done> {
     let mut command = Command::new("h2load");
     command
         .args(["-t", "2", "-m", STREAMS, "-c", &connections.to_string(), "-n", &requests.to_string()])
-        .args(["-H", &format!(":authority: {host}")])
+        .args(arguments)
         .arg(url);
     let printed = printed_within(&mut command, limit)?;
     read_h2load(&printed)

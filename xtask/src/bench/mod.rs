@@ -2,7 +2,9 @@
 //! fails on a figure: `hit` prints ratios to nginx, measured in turns, and `soak` prints how memory goes.
 
 mod contest;
+mod hello;
 mod hit;
+mod hosts;
 mod idle;
 mod load;
 mod programs;
@@ -23,7 +25,7 @@ use crate::{policies, setup};
 pub enum Bench {
     /// Hits: wrk against proxyhost and nginx's proxy_cache in turns, at three sizes, with and without a policy.
     Hit(hit::Options),
-    /// Hits over TLS, by HTTP/1.1 and HTTP/2, and handshakes: proxyhost and nginx in turns.
+    /// Over TLS, proxyhost beside nginx: hits by HTTP/1.1 and HTTP/2, handshakes, idle connections, and many hosts.
     Tls(tls::Options),
     /// Memory: over hits and over misses, and while one huge object is fetched once for many clients.
     Soak(soak::Options),

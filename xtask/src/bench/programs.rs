@@ -1,5 +1,6 @@
 //! The programs that are measured, each in a folder of its own that goes when the measuring is done, on ports that were free.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -63,9 +64,9 @@ pub fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
 }
 
 /// A command whose process may have as many files open as the system allows without asking anybody.
-pub fn with_open_files(program: &str) -> Command {
+pub fn with_open_files(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -S -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\"", program]);
+    command.args(["-c", "ulimit -S -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\""]).arg(program);
     command
 }
 
@@ -85,19 +86,24 @@ impl Program {
         command.stdin(Stdio::null()).stdout(output("out")?).stderr(output("err")?);
         let child = command.spawn().with_context(|| format!("could not start {name}"))?;
         let mut program = Self { name: name.to_owned(), child };
-        let deadline = Instant::now() + START_WITHIN;
         for port in ports {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-            while TcpStream::connect(address).is_err() {
-                let ended = program.child.try_wait()?;
-                if ended.is_some() || Instant::now() > deadline {
-                    let said = fs::read_to_string(folder.at(&format!("{name}.err"))).unwrap_or_default();
-                    bail!("{name} does not answer at {address}:\n{said}");
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            program.wait_until(folder, Duration::from_millis(20), || TcpStream::connect(address).is_ok())?;
         }
         Ok(program)
+    }
+
+    /// Looks so often whether it answers, and waits until it does.
+    pub fn wait_until(&mut self, folder: &Folder, look: Duration, answers: impl Fn() -> bool) -> Result<()> {
+        let deadline = Instant::now() + START_WITHIN;
+        while !answers() {
+            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                let said = fs::read_to_string(folder.at(&format!("{}.err", self.name))).unwrap_or_default();
+                bail!("{} does not answer:\n{said}", self.name);
+            }
+            std::thread::sleep(look);
+        }
+        Ok(())
     }
 
     /// Resident memory in KiB, without that of child processes.
@@ -190,16 +196,22 @@ fn kib(told: &str, name: &str) -> Option<u64> {
     number.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// proxyhost with this hosts.json.
+/// proxyhost with this hosts.json, in a folder of that name.
+pub fn proxyhost_command(name: &str, program: &Path, hosts_json: &str, folder: &Folder) -> Result<Command> {
+    let file = folder.write(&format!("{name}/hosts.json"), hosts_json)?;
+    let mut command = with_open_files(program);
+    command.arg("--config").arg(file).current_dir(folder.at(name));
+    Ok(command)
+}
+
+/// The same, started.
 pub fn proxyhost(program: &Path, hosts_json: &str, folder: &Folder, port: u16) -> Result<Program> {
-    let file = folder.write("hosts.json", hosts_json)?;
-    let mut command = Command::new(program);
-    command.arg("--config").arg(file).current_dir(&folder.0);
+    let mut command = proxyhost_command("proxyhost", program, hosts_json, folder)?;
     Program::start("proxyhost", &mut command, folder, &[port])
 }
 
-/// nginx with these servers in it.
-pub fn nginx(name: &str, http: &str, folder: &Folder, ports: &[u16]) -> Result<Program> {
+/// nginx with these servers in it, in a folder of that name.
+pub fn nginx_command(name: &str, http: &str, folder: &Folder) -> Result<Command> {
     let place = folder.at(name);
     let place = place.display();
     // As root its workers would become somebody who may not enter the folder.
@@ -228,7 +240,12 @@ http {{
     let file = folder.write(&format!("{name}/nginx.conf"), configuration)?;
     let mut command = with_open_files("nginx");
     command.arg("-e").arg(folder.at(name).join("error.log")).arg("-c").arg(file).arg("-p").arg(folder.at(name));
-    Program::start(name, &mut command, folder, ports)
+    Ok(command)
+}
+
+/// The same, started.
+pub fn nginx(name: &str, http: &str, folder: &Folder, ports: &[u16]) -> Result<Program> {
+    Program::start(name, &mut nginx_command(name, http, folder)?, folder, ports)
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Stage {
         let policy = policies_folder(workspace)?.join("signed-url.wasm");
         let folder = Folder::make()?;
         let bytes = std::fs::read(&policy).with_context(|| format!("could not read {}", policy.display()))?;
-        folder.write("policies/signed-url.wasm", bytes)?;
+        folder.write("proxyhost/policies/signed-url.wasm", bytes)?;
         for (name, bytes) in SIZES {
             folder.write(&format!("files/{name}"), vec![b'x'; bytes])?;
         }
@@ -80,6 +80,18 @@ pub struct Certificate {
     pub key: PathBuf,
 }
 
+impl Certificate {
+    /// As nginx is told of it.
+    pub fn nginx(&self) -> String {
+        format!("    ssl_certificate {};\n    ssl_certificate_key {};\n", self.cert.display(), self.key.display())
+    }
+
+    /// As it stands in the list of hosts.json.
+    pub fn json(&self) -> String {
+        format!(r#"{{ "cert": "{}", "key": "{}" }}"#, self.cert.display(), self.key.display())
+    }
+}
+
 /// Makes one for both hosts.
 pub fn certificate(folder: &Folder) -> Result<Certificate> {
     let certificate = Certificate { cert: folder.at("cert.pem"), key: folder.at("key.pem") };
@@ -97,9 +109,9 @@ pub fn certificate(folder: &Folder) -> Result<Certificate> {
     Ok(certificate)
 }
 
-/// What all servers of the nginx that caches share: its cache and its log, which is buffered as ours is.
-pub fn nginx_cache(folder: &Folder) -> String {
-    let place = folder.at("nginx");
+/// What all servers of the nginx of this name that caches share: its cache and its log, which is buffered as ours is.
+pub fn nginx_cache(name: &str, folder: &Folder) -> String {
+    let place = folder.at(name);
     let place = place.display();
     format!(
         "    access_log {place}/access.log combined buffer=64k flush=1s;
@@ -110,17 +122,10 @@ pub fn nginx_cache(folder: &Folder) -> String {
     )
 }
 
-/// How nginx speaks TLS, and with which certificate.
-pub fn nginx_tls(Certificate { cert, key }: &Certificate) -> String {
-    let (cert, key) = (cert.display(), key.display());
-    format!(
-        "    ssl_certificate {cert};
-    ssl_certificate_key {key};
-    ssl_protocols TLSv1.2 TLSv1.3;
+/// How nginx speaks TLS.
+pub const NGINX_TLS: &str = "    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_cache shared:sessions:10m;
-"
-    )
-}
+";
 
 /// One server of the nginx that caches. `listen` stands behind the address, `more` is what is its own.
 pub fn nginx_server(origin_port: u16, port: u16, listen: &str, more: &str) -> String {
@@ -138,43 +143,58 @@ pub fn nginx_server(origin_port: u16, port: u16, listen: &str, more: &str) -> St
     )
 }
 
-/// Where proxyhost listens.
-pub struct Ports {
-    /// Without TLS.
+/// proxyhost's hosts.json, as far as it differs.
+pub struct HostsJson {
+    /// The origin's port.
+    pub origin_port: u16,
+    /// Where it listens without TLS.
     pub http: u16,
-    /// For the admin.
+    /// Where it listens for the admin.
     pub admin: u16,
-    /// With TLS, and with which certificate.
-    pub https: Option<(u16, Certificate)>,
+    /// Where it listens with TLS, and an entry in the list of certificates.
+    pub https: Option<(u16, String)>,
+    /// The hosts.
+    pub hosts: String,
 }
 
-/// proxyhost's hosts.json.
-pub fn hosts_json(origin_port: u16, Ports { http, admin, https }: &Ports) -> String {
-    let (listen, tls) = match https {
-        None => Default::default(),
-        Some((port, Certificate { cert, key })) => (
-            format!(r#""https": ["127.0.0.1:{port}"], "#),
-            format!(
-                r#"
-  "tls": {{ "certificates": [{{ "cert": "{}", "key": "{}" }}] }},"#,
-                cert.display(),
-                key.display()
+impl HostsJson {
+    /// Its text.
+    pub fn text(&self) -> String {
+        let Self { origin_port, http, admin, https, hosts } = self;
+        let (listen, tls) = match https {
+            None => Default::default(),
+            Some((port, certificate)) => (
+                format!(r#""https": ["127.0.0.1:{port}"], "#),
+                format!("\n  \"tls\": {{ \"certificates\": [{certificate}] }},"),
             ),
-        ),
-    };
-    format!(
-        r#"{{
+        };
+        format!(
+            r#"{{
   "listen": {{ "http": ["127.0.0.1:{http}"], {listen}"admin": "127.0.0.1:{admin}" }},{tls}
   "cache": {{ "dir": "cache", "disk": "1GB", "memory": "64MB" }},
   "origins": {{ "files": {{ "http": {{ "url": "http://127.0.0.1:{origin_port}" }} }} }},
   "hosts": {{
-    "{PLAIN}": {{ "origin": "files" }},
-    "{SIGNED}": {{
-      "origin": "files",
-      "policy": {{ "wasm": "signed-url.wasm", "secrets": {{ "sign": "{SECRET}" }} }}
-    }}
+{hosts}
   }}
 }}
 "#
+        )
+    }
+}
+
+/// One without a policy.
+pub fn host(name: &str) -> String {
+    format!(r#"    "{name}": {{ "origin": "files" }}"#)
+}
+
+/// The host without a policy and the one with it.
+pub fn plain_and_signed() -> String {
+    format!(
+        r#"{},
+    "{SIGNED}": {{
+      "origin": "files",
+      "policy": {{ "wasm": "signed-url.wasm", "secrets": {{ "sign": "{SECRET}" }} }}
+    }}"#,
+        host(PLAIN)
     )
 }

@@ -8,8 +8,8 @@ use anyhow::Result;
 
 use super::contest::{Contender, Figures, Turn, Turns, measure};
 use super::programs::{self, free_ports};
-use super::sites::{self, PLAIN, Ports, SIGNED, SIZES, Stage, nginx_server, signed};
-use super::{Built, idle, load};
+use super::sites::{self, HostsJson, NGINX_TLS, PLAIN, SIGNED, SIZES, Stage, nginx_server, signed};
+use super::{Built, hosts, idle, load};
 use crate::cargo::Workspace;
 
 /// The ratios to nginx that are aimed at, by size: HTTP/1.1, HTTP/2.
@@ -28,6 +28,8 @@ enum Part {
     Handshakes,
     /// Memory of idle connections.
     Idle,
+    /// Start and handshakes with many hosts.
+    Hosts,
 }
 
 /// Those that measure hits, in the order of the sizes.
@@ -63,6 +65,9 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     if options.wants(Part::Idle) {
         idle::run(options.connections_idle, workspace, &program)?;
     }
+    if options.wants(Part::Hosts) {
+        hosts::run(&options.turns, workspace, &program)?;
+    }
     Ok(())
 }
 
@@ -73,14 +78,16 @@ fn rates(options: &Options, workspace: &Workspace, program: &Path) -> Result<()>
     let [first_port, buffers_port, http, https_port, admin] = free_ports()?;
     let server = |port, more| nginx_server(*origin_port, port, "ssl http2 backlog=4096", more);
     let servers = [
-        sites::nginx_cache(folder),
-        sites::nginx_tls(&certificate),
+        sites::nginx_cache("nginx", folder),
+        NGINX_TLS.to_owned(),
+        certificate.nginx(),
         server(first_port, ""),
         server(buffers_port, "output_buffers 2 512k;"),
     ];
     let peer = programs::nginx("nginx", &servers.concat(), folder, &[first_port, buffers_port])?;
-    let ports = Ports { http, admin, https: Some((https_port, certificate)) };
-    let proxyhost = programs::proxyhost(program, &sites::hosts_json(*origin_port, &ports), folder, https_port)?;
+    let (https, hosts) = (Some((https_port, certificate.json())), sites::plain_and_signed());
+    let hosts_json = HostsJson { origin_port: *origin_port, http, admin, https, hosts };
+    let proxyhost = programs::proxyhost(program, &hosts_json.text(), folder, https_port)?;
 
     let contender = |name, program, port, host| Contender { name, program, port, host };
     let contenders = [
