@@ -18,18 +18,18 @@ use crate::cargo::Workspace;
 /// How much more than nginx one may take.
 const AIM: f64 = 1.5;
 
-/// Processes that hold connections, and how long after each other they start: handshakes of all at once would time out.
-const CLIENTS: u32 = 5;
-const BETWEEN_CLIENTS: Duration = Duration::from_secs(1);
+/// Processes that hold connections. One starts when those before are idle: of more handshakes at once, on slow or busy cores, the
+/// last would be given up by the server, and made again for ever.
+const CLIENTS: u32 = 10;
 
 /// Files that a server opens beside connections, generously.
 const OTHER_FILES: u64 = 1024;
 
-/// How long all may take until they are connected, and then until nothing moves.
+/// How long the connections of one process may take, and then a server to come to rest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Over this time a server at rest uses less CPU than that.
-const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(30));
+const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(20));
 
 /// Measures and prints a table.
 pub fn run(connections: u32, workspace: &Workspace, program: &Path) -> Result<()> {
@@ -76,18 +76,17 @@ fn growth(folder: &Folder, server: &Program, port: u16, host: &str, each: u32) -
         format!("local calls = 0\nfunction delay() calls = calls + 1 return calls > {each} and 3600000 or 0 end\n");
     let script = folder.write("idle.lua", script)?;
     let mut clients = Vec::new();
-    for number in 0..CLIENTS {
+    for number in 1..=CLIENTS {
         let mut command = with_open_files("wrk");
         command.args(["-t", "1", "-c", &each.to_string(), "-d", "1h", "-H", &host, "-s"]).arg(&script).arg(&url);
         clients.push(Program::start(&format!("client-{number}"), &mut command, folder, &[])?);
-        thread::sleep(BETWEEN_CLIENTS);
+        let deadline = Instant::now() + PATIENCE;
+        while established_at(port)? < each * number && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(100));
+        }
+        at_rest(server).with_context(|| format!("with {} connections", each * number))?;
     }
     let connections = each * CLIENTS;
-    let deadline = Instant::now() + PATIENCE;
-    while established_at(port)? < connections && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(200));
-    }
-    at_rest(server)?;
     let after = server.resident_together_kib()?;
     let open = established_at(port)?;
     ensure!(open >= connections, "{open} of {connections} connections are open");
