@@ -16,6 +16,7 @@ use super::Service;
 use super::adapter::Adapter;
 use super::stream::Stream;
 use super::watched::Watchable;
+use super::workers;
 
 /// What hyper serves.
 type Served<S> = UpgradeableConnection<TokioIo<Stream>, Adapter<S>>;
@@ -58,6 +59,7 @@ impl<S: Service> Watchable for Http1<S> {
     }
 
     fn rest(&mut self) {
+        workers::something_rests();
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
             // None: it has been given over to another protocol.
             State::Served(connection) => connection.into_parts().map_or(State::Gone, |parts| {

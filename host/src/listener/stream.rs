@@ -223,7 +223,8 @@ impl Stream {
 
     /// Takes back what was read and is not used: it is read again.
     pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+        // Without a byte it may still hold a buffer.
+        self.unread = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
     /// Waits until there may be something to read.
@@ -248,9 +249,10 @@ impl Stream {
         self.gave_way
     }
 
-    /// Writes a few small pieces as one: the kernel takes more time over a list of pieces than copying them takes.
+    /// Writes a few small pieces as one: the kernel takes more time over a list of pieces than copying them takes. TLS copies
+    /// them into a record of its own anyway.
     fn poll_gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if !is_small(bufs) {
+        if !is_small(bufs) || self.socket.plain().is_none() {
             return Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         }
         let mut gathered: SmallVec<[u8; GATHER_BYTES_MAX]> = SmallVec::new();

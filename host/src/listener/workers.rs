@@ -6,6 +6,7 @@
 //! own queue, its own epoll and its own timers, as nginx's workers do. What is expected to take long (disk, large policies,
 //! folders) was never done on these threads anyway; what a request sets in motion for others (a fill) goes on where it began.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,36 @@ const BLOCKING_THREADS: usize = 16;
 
 /// How long blocking work under way is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a worker gives memory back.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// Connections of this thread have let go of memory since it was last given back.
+    static RESTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Takes note that a connection of this thread has let go of memory for a while. The allocator keeps what is freed for the next
+/// who wants it, and nobody may come: so the worker gives it back to the system now and then.
+pub(super) fn something_rests() {
+    RESTS.set(true);
+}
+
+/// Gives memory back as long as the worker lives.
+async fn tidy() {
+    let mut moments = tokio::time::interval(TIDY_EVERY);
+    loop {
+        moments.tick().await;
+        if RESTS.take() {
+            #[expect(unsafe_code, reason = "the allocator is C")]
+            // SAFETY: it touches what nobody uses, of this thread's heap and of the process. Where another allocator is in use
+            // (in tests), there is nothing for it to do.
+            unsafe {
+                libmimalloc_sys::mi_collect(true);
+            }
+        }
+    }
+}
 
 /// Threads for connections. They end when this is dropped.
 pub struct Workers {
@@ -67,8 +98,13 @@ impl Worker {
         let handle = runtime.handle().clone();
         let (running, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            // An error says that the other side was dropped: that is the sign.
-            let _ = runtime.block_on(stopped);
+            runtime.block_on(async {
+                tokio::select! {
+                    // An error says that the other side was dropped: that is the sign.
+                    _ = stopped => {}
+                    () = tidy() => {}
+                }
+            });
             runtime.shutdown_timeout(PATIENCE);
         })?;
         Ok(Self { handle, connections: Arc::default(), _running: running })
