@@ -1,6 +1,6 @@
 //! Memory of idle connections: over TLS 1.3 by HTTP/1.1, after one request each, of nginx and of proxyhost with a policy.
 //!
-//! What counts is how resident memory grows between a warm-up and the moment when all are idle. What a program sets aside for
+//! What counts is how resident memory grows between a warm-up and when all have been idle for half a minute. What a program sets aside for
 //! connections when it starts is not in it: nginx has about 400 bytes for each that may come.
 
 use std::fs;
@@ -21,6 +21,10 @@ const AIM: f64 = 1.5;
 /// Processes that hold connections. One starts when those before are idle: of more handshakes at once, on slow or busy cores, the
 /// last would be given up by the server, and made again for ever.
 const CLIENTS: u32 = 10;
+
+/// How long all have been idle when memory is read: proxyhost gives back what a connection does not need when it has been idle for
+/// some ten seconds, and both close it after more than a minute.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Files that a server opens beside connections, generously.
 const OTHER_FILES: u64 = 1024;
@@ -86,6 +90,7 @@ fn growth(folder: &Folder, server: &Program, port: u16, host: &str, each: u32) -
         }
         at_rest(server).with_context(|| format!("with {} connections", each * number))?;
     }
+    thread::sleep(IDLE);
     let connections = each * CLIENTS;
     let after = server.resident_together_kib()?;
     let open = established_at(port)?;
