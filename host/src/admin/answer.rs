@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::auth::authorized;
-use super::{Control, Settings, Token};
+use super::{Control, NotDone, Settings, Token};
 use crate::telemetry::metrics;
 
 /// The longest body: a purge names one thing.
@@ -149,9 +149,13 @@ impl<C: Control> Admin<C> {
                 tracing::info!(%peer, sequence, ?scope, "purged");
                 answer(StatusCode::OK, &json!({ "sequence": sequence }))
             }
-            Err(error) => {
+            Err(NotDone::Failed(error)) => {
                 tracing::error!(%peer, error, ?scope, "cannot purge");
                 failure(StatusCode::INTERNAL_SERVER_ERROR, &error)
+            }
+            Err(NotDone::NotNow(error)) => {
+                tracing::warn!(%peer, error, ?scope, "cannot purge");
+                failure(StatusCode::SERVICE_UNAVAILABLE, &error)
             }
         }
     }

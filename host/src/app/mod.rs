@@ -28,8 +28,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::certificates::{Certificates, secure};
 use self::upgrade::{Predecessor, Program};
-use crate::admin::{self, Admin, Control};
+use crate::admin::{self, Admin, Control, NotDone};
 use crate::cache::Cache;
+use crate::cache::error::CacheError;
 use crate::cache::purges::PurgeScope;
 use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
@@ -308,11 +309,8 @@ impl App {
             .map_err(|error| StartError::Machine(format!("the http/3 listener cannot start: {error}")))?;
         proxy.serve_https_at(port_of(&https));
         proxy.serve_http3_at(alternatives(&http3));
-        if let Some(predecessor) = predecessor.clone() {
-            cache.tell_purges_to(Box::new(move |sequence, scope| {
-                let predecessor = predecessor.clone();
-                Box::pin(async move { predecessor.purged(sequence, scope).await })
-            }));
+        if let Some(predecessor) = &predecessor {
+            predecessor.share_purges(&cache);
         }
         let inner = Arc::new(Inner {
             wishes,
@@ -442,10 +440,13 @@ fn port_of(https: &Listening) -> Option<u16> {
 }
 
 impl Control for Inner {
-    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, String>> {
+    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, NotDone>> {
         Box::pin(async move {
-            let sequence = self.cache.purge(scope).await.map_err(|error| error.to_string())?;
-            Ok(sequence.0)
+            match self.cache.purge(scope).await {
+                Ok(sequence) => Ok(sequence.0),
+                Err(error @ CacheError::PurgeNotPassedOn(_)) => Err(NotDone::NotNow(error.to_string())),
+                Err(error) => Err(NotDone::Failed(error.to_string())),
+            }
         })
     }
 

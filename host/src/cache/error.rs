@@ -14,6 +14,11 @@ pub enum CacheError {
     /// A purge could not be written down.
     #[error("the purge could not be recorded: {0}")]
     PurgeNotRecorded(String),
+    /// Another program has the folder, and was not told of a purge or did not answer.
+    #[error(
+        "the purge is in force for what this program still answers; the program that took over may not know of it: {0}"
+    )]
+    PurgeNotPassedOn(String),
     /// Anything else of the disk.
     #[error("cache folder {path}: {reason}")]
     Disk {

@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::DiskError;
-use super::purges::{PurgeListener, PurgeScope, PurgeSequence};
+use super::purges::{PurgeListener, PurgeRecorder, PurgeScope, PurgeSequence};
+use super::purging::Custody;
 use super::recovery::{self, Opened};
 use super::{CLOSE_PATIENCE, Cache, eviction, upkeep};
 
@@ -19,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl Cache {
     /// Lets another program have the folder: it is free when this returns. Lookups go on, nothing is kept any more, and purges
-    /// fail.
+    /// wait until `purges_go_to` or `take_back` is called.
     ///
     /// # Errors
     ///
@@ -28,6 +30,16 @@ impl Cache {
         let shared = &self.shared;
         // No purge is half recorded.
         let _turn = shared.purging.lock().await;
+        shared.custody.send_replace(Custody::Passing);
+        let outcome = self.let_go().await;
+        if outcome.is_err() {
+            shared.custody.send_replace(Custody::Here);
+        }
+        outcome
+    }
+
+    async fn let_go(&self) -> Result<(), String> {
+        let shared = &self.shared;
         shared.cancel.load().cancel();
         let swapping = Arc::clone(shared);
         let swapped = tokio::task::spawn_blocking(move || {
@@ -90,6 +102,7 @@ impl Cache {
         if self.shared.is_closing() {
             self.begin_anew();
         }
+        self.shared.custody.send_replace(Custody::Here);
     }
 
     /// Somebody else who is told of each purge before it is answered.
@@ -97,9 +110,20 @@ impl Cache {
         self.shared.purge_listener.store(Some(Arc::new(listener)));
     }
 
-    /// A purge that another program has recorded in the folder comes into force here.
-    pub fn purged_elsewhere(&self, sequence: PurgeSequence, scope: &PurgeScope) {
-        self.shared.purges.apply(sequence.0, scope);
+    /// From now on another program, to which the folder was handed over, records purges.
+    pub fn purges_go_to(&self, recorder: PurgeRecorder) {
+        self.shared.custody.send_replace(Custody::Elsewhere(Arc::new(recorder)));
+    }
+
+    /// A purge that another program has recorded in the folder comes into force here. What is returned tells it to whoever is
+    /// told of this program's own.
+    pub fn purged_elsewhere(&self, sequence: PurgeSequence, scope: PurgeScope) -> BoxFuture<'static, ()> {
+        // One that was not passed on may have taken its number.
+        self.shared.purges.apply_next(sequence.0, &scope);
+        match self.shared.purge_listener.load_full() {
+            Some(tell) => tell(sequence, scope),
+            None => Box::pin(std::future::ready(())),
+        }
     }
 
     /// The work in the background goes on.

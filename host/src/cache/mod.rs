@@ -20,6 +20,7 @@ pub mod index;
 pub mod key;
 mod lookup;
 pub mod purges;
+mod purging;
 mod recovery;
 mod runs;
 mod shared;
@@ -208,7 +209,8 @@ impl Cache {
         self.shared.forget(entry);
     }
 
-    /// Purges. In force for lookups and fills, and safe against a kill -9, when it returns.
+    /// Purges. In force for lookups and fills, and safe against a kill -9, when it returns. Where another program has the folder,
+    /// that is so in both.
     pub async fn purge(&self, scope: PurgeScope) -> Result<PurgeSequence, CacheError> {
         self.shared.metrics.purges.inc();
         self.purge_with(scope, true).await
@@ -223,37 +225,7 @@ impl Cache {
     async fn purge_with(&self, scope: PurgeScope, synced: bool) -> Result<PurgeSequence, CacheError> {
         let (shared, task) = (self.shared.clone(), self.shared.tracker.clone());
         // A task of its own: a caller who leaves does not leave half a purge.
-        let purge = task.spawn(async move {
-            let _turn = shared.purging.lock().await;
-            let sequence = shared.purges.newest() + 1;
-            let recorded = match shared.disk.load_full() {
-                Some(disk) => {
-                    let (shared, scope) = (shared.clone(), scope.clone());
-                    let record = move || {
-                        let recorded = disk.record_purge(sequence, &scope, synced);
-                        let error = recorded.as_ref().err().map(ToString::to_string);
-                        shared.written(recorded);
-                        error
-                    };
-                    tokio::task::spawn_blocking(record).await.unwrap_or_else(|error| Some(error.to_string()))
-                }
-                // The folder holds entries that a later run may find again.
-                None => {
-                    let state = shared.disk_state.lock();
-                    state.error.clone().filter(|_| state.unreachable_index)
-                }
-            };
-            // In force here and now in any case.
-            shared.purges.apply(sequence, &scope);
-            shared.sweeps.lock().push(scope.clone());
-            if let Some(tell) = shared.purge_listener.load_full() {
-                tell(PurgeSequence(sequence), scope).await;
-            }
-            match recorded {
-                None => Ok(PurgeSequence(sequence)),
-                Some(reason) => Err(CacheError::PurgeNotRecorded(reason)),
-            }
-        });
+        let purge = task.spawn(async move { purging::purge(&shared, scope, synced).await });
         purge.await.unwrap_or_else(|error| Err(CacheError::PurgeNotRecorded(error.to_string())))
     }
 

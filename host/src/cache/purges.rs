@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 /// A point in the order of purges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -54,6 +54,11 @@ pub enum PurgeScope {
 /// Tells somebody else of a purge that is in force here; done when it is in force there.
 pub type PurgeListener = Box<dyn Fn(PurgeSequence, PurgeScope) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// Makes the program that has the folder purge; the number there, or why it has not. The flag is whether the record must be safe
+/// against the loss of power.
+pub type PurgeRecorder =
+    Box<dyn Fn(PurgeScope, bool) -> BoxFuture<'static, Result<PurgeSequence, String>> + Send + Sync>;
+
 /// What a purge may hit an entry by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks<'a> {
@@ -70,6 +75,8 @@ pub(super) struct PurgeTable {
     floor: AtomicU64,
     records: AtomicU64,
     hosts: ArcSwap<HashMap<Box<str>, Arc<HostPurges>>>,
+    /// Held while a purge gets the next number.
+    nexts: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +131,12 @@ impl PurgeTable {
             }),
         }
         self.advance(sequence);
+    }
+
+    /// Puts a purge in force that has no place of its own in the order here: after all that are in force, and not before `least`.
+    pub fn apply_next(&self, least: u64, scope: &PurgeScope) {
+        let _turn = self.nexts.lock();
+        self.apply(least.max(self.newest() + 1), scope);
     }
 
     /// Sequences up to this one are taken.

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +24,7 @@ use super::index::schema::{self, SliceRecord};
 use super::index::{self, Column, IndexError, Probe};
 use super::key::CacheKey;
 use super::purges::{PurgeListener, PurgeScope, PurgeTable};
+use super::purging::Custody;
 use super::runs::Runs;
 use super::vary::VariantKey;
 use super::writer::Writer;
@@ -70,6 +71,8 @@ pub(super) struct Shared {
     pub tracker: TaskTracker,
     /// Ends the work in the background; another one when it begins anew.
     pub cancel: ArcSwap<CancellationToken>,
+    /// Who has the folder. It changes with the turn of `purging`.
+    pub custody: watch::Sender<Custody>,
     /// Who else is to know of purges before they are answered.
     pub purge_listener: ArcSwapOption<PurgeListener>,
     live: Box<[Live]>,
@@ -120,6 +123,7 @@ impl Shared {
             room: Notify::new(),
             tracker: TaskTracker::new(),
             cancel: ArcSwap::from_pointee(CancellationToken::new()),
+            custody: watch::Sender::new(Custody::Here),
             purge_listener: ArcSwapOption::empty(),
             live: sharded(),
             bodies: sharded(),

@@ -10,6 +10,7 @@ use super::failure;
 use super::outcome::{Outcome, Word};
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Routed, method_allowed};
+use crate::cache::error::CacheError;
 use crate::cache::key::{CacheKey, KeyParts, KeyTooLong};
 use crate::cache::purges::PurgeScope;
 use crate::origin::OriginKind;
@@ -240,6 +241,10 @@ async fn purge_by_method(carried: Box<Carried>) -> Early {
     match carried.proxy.cache.purge(scope).await {
         Ok(_) => {
             Deliverable::local(carried, StatusCode::OK, HeaderMap::new(), Bytes::new(), Outcome::local(Word::Policy))
+        }
+        Err(error @ CacheError::PurgeNotPassedOn(_)) => {
+            tracing::warn!(%error, "purge failed");
+            refuse(carried, StatusCode::SERVICE_UNAVAILABLE, "another program has taken over, ask again")
         }
         Err(error) => {
             tracing::error!(%error, "purge failed");

@@ -13,6 +13,7 @@ use super::outcome::{Forward, Outcome, Word};
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Upload};
 use crate::cache::entry::AsSent;
+use crate::cache::error::CacheError;
 use crate::cache::purges::PurgeScope;
 use crate::origin::{BodyStream, OriginError, OriginResponse, RequestBody};
 use crate::policy::Phase;
@@ -45,8 +46,12 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
             host: carried.exchange.request.host.as_str().to_owned(),
             path: request.path().to_owned(),
         };
-        if let Err(error) = carried.proxy.cache.invalidate(scope).await {
-            tracing::error!(%error, "invalidation after an unsafe method failed");
+        match carried.proxy.cache.invalidate(scope).await {
+            Ok(_) => {}
+            Err(error @ CacheError::PurgeNotPassedOn(_)) => {
+                tracing::warn!(%error, "invalidation after an unsafe method failed");
+            }
+            Err(error) => tracing::error!(%error, "invalidation after an unsafe method failed"),
         }
     }
     let Answer { response, path } = answer;

@@ -18,11 +18,18 @@ struct Remembering {
 }
 
 impl Control for Remembering {
-    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, String>> {
+    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, NotDone>> {
         let mut purged = self.purged.lock().expect("no panic under the lock");
+        let all = scope == PurgeScope::All;
         purged.push(scope);
         let sequence = purged.len() as u64;
-        Box::pin(async move { if self.broken { Err("disk full".to_owned()) } else { Ok(sequence) } })
+        Box::pin(async move {
+            match (self.broken, all) {
+                (false, _) => Ok(sequence),
+                (true, false) => Err(NotDone::Failed("disk full".to_owned())),
+                (true, true) => Err(NotDone::NotNow("it does not answer".to_owned())),
+            }
+        })
     }
     fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>> {
         Box::pin(async {
@@ -165,8 +172,10 @@ async fn a_purge_that_is_not_understood_or_fails_says_why() {
         assert!(answer["error"].is_string(), "{body}");
         assert!(admin.control.purged.lock().expect("no panic under the lock").is_empty());
     }
-    let (status, answer) = send(&admin(true), "POST", "/purge", Some("secret"), r#"{"all": true}"#).await;
+    let (status, answer) = send(&admin(true), "POST", "/purge", Some("secret"), r#"{"host": "a.test"}"#).await;
     assert_eq!((status, answer), (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": "disk full" })));
+    let (status, answer) = send(&admin(true), "POST", "/purge", Some("secret"), r#"{"all": true}"#).await;
+    assert_eq!((status, answer), (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": "it does not answer" })));
     let huge = " ".repeat(BODY_BYTES + 1);
     assert_eq!(send(&admin(false), "POST", "/purge", Some("secret"), &huge).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }

@@ -1,7 +1,8 @@
 //! What two programs say to each other while one takes over from the other: messages of JSON over a pair of unix sockets, which
 //! sockets can come along with (SCM_RIGHTS, unix(7)).
 //!
-//! Both may be of different versions, so messages only ever grow: what is not known is an error that names it.
+//! Both may be of different versions, so messages only ever grow: fields that are not known are passed over, and a message that is
+//! not known is for the reader to judge. Until the new program serves it is an error; afterwards both go on.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -19,6 +20,8 @@ use crate::cache::purges::{PurgeScope, PurgeSequence};
 
 /// The longest message: a purge of the longest path, escaped, is far shorter.
 const MESSAGE_BYTES: usize = 128 << 10;
+/// What is kept of a message that is not known.
+const LATER_BYTES: usize = 200;
 /// Sockets in one message. The kernel takes 253 (SCM_MAX_FD).
 pub(super) const SOCKETS: usize = 64;
 
@@ -54,6 +57,32 @@ pub(super) enum Message {
         /// The purge's number.
         sequence: PurgeSequence,
     },
+    /// The old program was asked for a purge; the new one shall record it, and tell of it by `Purged` as of its own.
+    Purge {
+        /// Names the answer.
+        number: u64,
+        /// What.
+        scope: PurgeScope,
+        /// The record must be safe against the loss of power.
+        synced: bool,
+    },
+    /// It has.
+    Recorded {
+        /// That of the question.
+        number: u64,
+        /// The purge's number.
+        sequence: PurgeSequence,
+    },
+    /// It has not.
+    NotRecorded {
+        /// That of the question.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+    /// What this version does not know, as it came. Not to be sent.
+    #[serde(skip)]
+    Later(String),
 }
 
 /// What a socket is for.
@@ -111,7 +140,7 @@ impl Channel {
     pub async fn receive(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
         let mut text = vec![0; MESSAGE_BYTES];
         let mut sockets = Vec::new();
-        let receive = || {
+        let mut receive = || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let mut into = [IoSliceMut::new(&mut text)];
@@ -123,14 +152,23 @@ impl Channel {
             }
             Ok(received.bytes)
         };
-        let bytes = match self.0.async_io(Interest::READABLE, receive).await {
+        let mut received = self.0.async_io(Interest::READABLE, &mut receive).await;
+        if matches!(&received, Err(error) if error.kind() == io::ErrorKind::ConnectionReset) {
+            // It ended without having read all; what it said before is still to be had.
+            received = self.0.async_io(Interest::READABLE, &mut receive).await;
+        }
+        let bytes = match received {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             other => other?,
         };
         if bytes == 0 {
             return Ok(None);
         }
-        Ok(Some((serde_json::from_slice(&text[..bytes])?, sockets)))
+        let message = serde_json::from_slice(&text[..bytes]).unwrap_or_else(|_| {
+            let start = String::from_utf8_lossy(&text[..bytes.min(LATER_BYTES)]);
+            Message::Later(start.into_owned())
+        });
+        Ok(Some((message, sockets)))
     }
 }
 
@@ -159,6 +197,19 @@ mod tests {
         kept.read_exact(&mut byte).unwrap();
         assert_eq!(theirs.receive().await.unwrap().unwrap().0, Message::Released);
         assert!(theirs.receive().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_the_end_is_heard_though_something_was_left_unread() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let theirs = Channel::over(theirs).unwrap();
+        ours.send(&Message::Released, &[]).await.unwrap();
+        let failed = Message::Failed { reason: "no such file".into() };
+        theirs.send(&failed, &[]).await.unwrap();
+        drop(theirs);
+        assert!(ours.send(&Message::Released, &[]).await.is_err());
+        assert_eq!(ours.receive().await.unwrap().unwrap().0, failed);
+        assert!(ours.receive().await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //!                                      <-   ready
 //! no longer accepts, closes the index  ->   takes the sockets, opens the index, accepts
 //!                                      <-   serving
-//! finishes what it was asked, ends          tells of purges, until the old one is gone
+//! finishes what it was asked, ends    <->   each tells of purges, until the old one is gone
 //! ```
 //!
 //! Until the new program serves, whatever goes wrong leaves the old one serving: it takes back what it gave. Connections that come
@@ -14,6 +14,7 @@
 //! new one opens the ports when they are free.
 
 mod channel;
+mod link;
 mod predecessor;
 
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use channel::{Channel, Message, Name, SOCKETS};
+use link::Link;
 pub(super) use predecessor::Predecessor;
 
 use super::App;
@@ -90,7 +92,7 @@ pub(super) fn hang_up(pid: u32) {
 
 /// The new program. It is killed when this is dropped, unless it serves.
 struct Successor {
-    channel: Arc<Channel>,
+    link: Arc<Link>,
     child: Option<Child>,
 }
 
@@ -113,33 +115,53 @@ impl Successor {
             command.env_remove(name);
         }
         let child = command.spawn()?;
-        Ok(Self { channel: Arc::new(channel), child: Some(child) })
+        Ok(Self { link: Arc::new(Link::over(channel)), child: Some(child) })
     }
 
     fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Waits for a message, and says what came instead.
-    async fn expect(&mut self, within: Duration, is_it: impl Fn(&Message) -> bool) -> Result<Message, String> {
-        let received = match tokio::time::timeout(within, self.channel.receive()).await {
-            Err(_) => return Err(format!("it did not come up within {} s", within.as_secs())),
-            Ok(received) => received.map_err(|error| format!("what it says is not understood: {error}"))?,
-        };
-        match received {
-            Some((Message::Failed { reason }, _)) => Err(reason),
-            Some((message, _)) if is_it(&message) => Ok(message),
-            Some((message, _)) => Err(format!("it said something else than was expected: {message:?}")),
-            None => Err(match self.ended().await {
-                Some(status) => format!("it ended ({status}); its standard error says why"),
-                None => "it closed the connection to this program".to_owned(),
-            }),
+    /// Waits for a message, and says what came instead. It may purge before it says that it serves.
+    async fn expect(
+        &mut self,
+        within: Duration,
+        cache: &Cache,
+        is_it: impl Fn(&Message) -> bool,
+    ) -> Result<Message, String> {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let received = match tokio::time::timeout_at(deadline, self.link.channel().receive()).await {
+                Err(_) => return Err(format!("it did not come up within {} s", within.as_secs())),
+                Ok(received) => received.map_err(|error| format!("it cannot be heard: {error}"))?,
+            };
+            match received {
+                Some((Message::Failed { reason }, _)) => return Err(reason),
+                Some((message, _)) if is_it(&message) => return Ok(message),
+                Some((message @ Message::Purged { .. }, _)) => self.link.hear(cache, message),
+                Some((message, _)) => {
+                    return Err(format!("it said something else than was expected: {message:?}"));
+                }
+                None => {
+                    return Err(match self.ended().await {
+                        Some(status) => format!("it ended ({status}); its standard error says why"),
+                        None => "it closed the connection to this program".to_owned(),
+                    });
+                }
+            }
         }
     }
 
-    async fn say(&self, message: &Message, sockets: &[Handed]) -> Result<(), String> {
+    async fn say(&mut self, cache: &Cache, message: &Message, sockets: &[Handed]) -> Result<(), String> {
         let sockets: Vec<_> = sockets.iter().map(|handed| handed.socket.as_fd()).collect();
-        self.channel.send(message, &sockets).await.map_err(|error| format!("it cannot be told: {error}"))
+        match self.link.channel().send(message, &sockets).await {
+            Ok(()) => Ok(()),
+            // It is gone, and may have said why.
+            Err(error) => match self.expect(GONE_WITHIN, cache, |_| false).await {
+                Err(reason) => Err(reason),
+                Ok(_) => Err(format!("it cannot be told: {error}")),
+            },
+        }
     }
 
     /// How it ended, if it does in a moment.
@@ -154,21 +176,16 @@ impl Successor {
         None
     }
 
-    /// It goes on without us; we go by its purges as long as both are there.
-    fn serves(mut self, cache: Cache) {
+    /// It goes on without us. As long as both are there each goes by the other's purges, which it records.
+    fn serves(mut self, cache: &Cache) {
         // Nobody waits for it here any more: it outlives us.
         drop(self.child.take());
-        let channel = Arc::clone(&self.channel);
-        tokio::spawn(async move {
-            while let Ok(Some((message, _))) = channel.receive().await {
-                if let Message::Purged { sequence, scope } = message {
-                    cache.purged_elsewhere(sequence, &scope);
-                    if channel.send(&Message::Heard { sequence }, &[]).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
+        tokio::spawn(Arc::clone(&self.link).listen(cache.clone()));
+        let link = Arc::clone(&self.link);
+        cache.purges_go_to(Box::new(move |scope, synced| {
+            let link = Arc::clone(&link);
+            Box::pin(async move { link.purge(scope, synced).await })
+        }));
     }
 }
 
@@ -186,7 +203,9 @@ impl App {
             Successor::start(program).map_err(|error| format!("{}: {error}", program.file.display()))?;
         let pid = successor.pid();
         tracing::info!(file = %program.file.display(), pid, "upgrading");
-        let ready = successor.expect(READY_WITHIN, |message| matches!(message, Message::Ready { .. })).await?;
+        let ready = successor
+            .expect(READY_WITHIN, &self.inner.cache, |message| matches!(message, Message::Ready { .. }))
+            .await?;
         if let Message::Ready { version } = ready {
             tracing::info!(pid, version, "the new program could serve");
         }
@@ -198,7 +217,7 @@ impl App {
         }
         // Before a reload that waits gets its turn.
         self.inner.draining.store(true, Ordering::Release);
-        successor.serves(self.inner.cache.clone());
+        successor.serves(&self.inner.cache);
         Ok(pid)
     }
 
@@ -216,10 +235,10 @@ impl App {
                 asked: handed.asked.to_string(),
                 beside: handed.beside,
             };
-            successor.say(&Message::Sockets(some.iter().map(name).collect()), some).await?;
+            successor.say(&inner.cache, &Message::Sockets(some.iter().map(name).collect()), some).await?;
         }
-        successor.say(&Message::Released, &[]).await?;
-        successor.expect(SERVING_WITHIN, |message| *message == Message::Serving).await?;
+        successor.say(&inner.cache, &Message::Released, &[]).await?;
+        successor.expect(SERVING_WITHIN, &inner.cache, |message| *message == Message::Serving).await?;
         Ok(())
     }
 

@@ -3,31 +3,17 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use tokio::sync::Mutex;
 
 use super::VARIABLE;
 use super::channel::{Channel, Message};
-use crate::cache::purges::{PurgeScope, PurgeSequence};
+use super::link::Link;
+use crate::cache::Cache;
 use crate::listener::Address;
 use crate::listener::inherited::{self, Handed};
 
-/// How long a purge waits for the old program to go by it too.
-const HEARD_WITHIN: Duration = Duration::from_secs(1);
-
 /// The program that serves until this one does.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Predecessor(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    channel: Channel,
-    /// One purge at a time.
-    purging: Mutex<()>,
-    gone: AtomicBool,
-}
+pub(in super::super) struct Predecessor(Arc<Link>);
 
 impl Predecessor {
     /// None: this is a start like any other.
@@ -36,15 +22,14 @@ impl Predecessor {
             return Ok(None);
         }
         let end = io::stdin().as_fd().try_clone_to_owned()?;
-        let channel = Channel::over(end)?;
-        Ok(Some(Self(Arc::new(Inner { channel, purging: Mutex::new(()), gone: AtomicBool::new(false) }))))
+        Ok(Some(Self(Arc::new(Link::over(Channel::over(end)?)))))
     }
 
     /// Everything that can be known without the cache folder is good. Returns when that is free, with the sockets.
     pub async fn take_over(&self) -> io::Result<()> {
         self.say(&Message::Ready { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
         loop {
-            match self.0.channel.receive().await? {
+            match self.0.channel().receive().await? {
                 Some((Message::Sockets(names), sockets)) => {
                     let handed = names.into_iter().zip(sockets).filter_map(|(name, socket)| {
                         let asked = Address::parse(&name.asked)?;
@@ -76,29 +61,17 @@ impl Predecessor {
         let _ = self.say(&Message::Failed { reason }).await;
     }
 
-    /// Makes the old program go by a purge, too, for what it still answers.
-    pub async fn purged(&self, sequence: PurgeSequence, scope: PurgeScope) {
-        if self.0.gone.load(Ordering::Relaxed) {
-            return;
-        }
-        let _turn = self.0.purging.lock().await;
-        let heard = async {
-            self.say(&Message::Purged { sequence, scope }).await?;
-            while let Some((message, _)) = self.0.channel.receive().await? {
-                if message == (Message::Heard { sequence }) {
-                    return io::Result::Ok(true);
-                }
-            }
-            Ok(false)
-        };
-        match tokio::time::timeout(HEARD_WITHIN, heard).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false) | Err(_)) => self.0.gone.store(true, Ordering::Relaxed),
-            Err(_) => tracing::warn!("the program before this one has not heard of a purge in time"),
-        }
+    /// Makes the old program go by the purges of `cache`, for what it still answers, and this one by those of the old.
+    pub fn share_purges(&self, cache: &Cache) {
+        tokio::spawn(Arc::clone(&self.0).listen(cache.clone()));
+        let link = Arc::clone(&self.0);
+        cache.tell_purges_to(Box::new(move |sequence, scope| {
+            let link = Arc::clone(&link);
+            Box::pin(async move { link.purged(sequence, scope).await })
+        }));
     }
 
     async fn say(&self, message: &Message) -> io::Result<()> {
-        self.0.channel.send(message, &[]).await
+        self.0.channel().send(message, &[]).await
     }
 }
