@@ -141,7 +141,7 @@ impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         match error {
             AdminError::Refused(lines) => Self::Mendable(lines),
-            AdminError::Unreachable(reason) => Self::Other(reason),
+            AdminError::NotNow(reason) | AdminError::Unreachable(reason) => Self::Other(reason),
         }
     }
 }

@@ -117,7 +117,8 @@ impl<C: Control> Admin<C> {
             Endpoint::Reload => self.reload(peer).await,
             Endpoint::Upgrade => match self.control.upgrade().await {
                 Ok(pid) => answer(StatusCode::OK, &json!({ "pid": pid })),
-                Err(error) => answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "errors": [error] })),
+                Err(NotDone::Failed(error)) => answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "errors": [error] })),
+                Err(NotDone::NotNow(error)) => answer(StatusCode::CONFLICT, &json!({ "errors": [error] })),
             },
             Endpoint::Stats => answer(StatusCode::OK, &self.control.stats().await),
             Endpoint::Policies => {

@@ -6,7 +6,7 @@
 //! | `GET /readyz` | no | 200 when requests are served, else 503; both with what is known as JSON |
 //! | `POST /purge` | yes | 200 `{"sequence": n}` when the purge is in force; 400 `{"error"}`; 503 when a program that took over does not answer |
 //! | `POST /reload` | yes | 200 `{"changes": []}`; 422 `{"errors": []}`, and the old configuration stays |
-//! | `POST /upgrade` | yes | 200 `{"pid": n}` when a new program serves; 422 `{"errors": []}`, and this one goes on |
+//! | `POST /upgrade` | yes | 200 `{"pid": n}` when a new program serves; 422 `{"errors": []}`, and this one goes on; 409 during another |
 //! | `GET /stats` | yes | numbers and states as JSON |
 //! | `GET /policies` | yes | the part of them that concerns policies |
 //! | `POST /policies/forget` | yes | `{"host"}`: takes a dropped-in policy whose file is gone out of force; 200 `{"forgotten": bool}` |
@@ -45,7 +45,7 @@ pub trait Control: Send + Sync + 'static {
     /// Reads hosts.json again: all or nothing. Ok: lines of what changed; Err: all mistakes.
     fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>>;
     /// Starts the program anew from its file and gives everything over to it. Ok: its process id; Err: why this one goes on.
-    fn upgrade(&self) -> BoxFuture<'_, Result<u32, String>>;
+    fn upgrade(&self) -> BoxFuture<'_, Result<u32, NotDone>>;
     /// Takes a dropped-in policy whose file has vanished out of force. Tells whether there was anything to forget.
     fn forget_policy(&self, host: String) -> BoxFuture<'_, bool>;
     /// Numbers and states as JSON.

@@ -115,6 +115,7 @@ async fn serve(file: PathBuf, predecessor: Option<Predecessor>) -> Result<(), St
             _ = upgrade.recv() => oneshot::channel().0,
             Some(wish) = wished.recv() => wish,
         };
+        app.inner.upgrading.store(true, Ordering::Release);
         let outcome = tokio::select! {
             biased;
             // Whoever wants an end wants no new beginning.
@@ -122,6 +123,9 @@ async fn serve(file: PathBuf, predecessor: Option<Predecessor>) -> Result<(), St
             _ = interrupt.recv() => break None,
             outcome = app.upgrade(&program) => outcome,
         };
+        if outcome.is_err() {
+            app.inner.upgrading.store(false, Ordering::Release);
+        }
         let _ = wish.send(outcome.clone());
         match outcome {
             Ok(pid) => {
@@ -134,6 +138,9 @@ async fn serve(file: PathBuf, predecessor: Option<Predecessor>) -> Result<(), St
             Err(reason) => tracing::error!(reason, "not upgraded, this program goes on"),
         }
     };
+    // One that came in between is told at once.
+    wished.close();
+    while wished.try_recv().is_ok() {}
     match successor {
         Some(pid) => {
             service_manager::succeeded_by(pid);
@@ -217,6 +224,8 @@ struct Inner {
     /// Why the last reload failed, until one works.
     failed_reload: Mutex<Option<Vec<String>>>,
     started_ms: u64,
+    /// From the wish for an upgrade on, and for good when it has worked.
+    upgrading: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -328,6 +337,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             registry,
             started_ms: clock.now().as_millis(),
+            upgrading: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             clock,
             in_force: tokio::sync::Mutex::new(resolved),
@@ -454,16 +464,21 @@ impl Control for Inner {
         Box::pin(self.reload_now())
     }
 
-    fn upgrade(&self) -> BoxFuture<'_, Result<u32, String>> {
+    fn upgrade(&self) -> BoxFuture<'_, Result<u32, NotDone>> {
         Box::pin(async move {
+            let nobody = || NotDone::Failed("this program cannot be upgraded".to_owned());
+            let wishes = self.wishes.as_ref().ok_or_else(nobody)?;
+            let ending = || NotDone::NotNow("this program is ending; another one may serve by now".to_owned());
+            if self.draining.load(Ordering::Acquire) {
+                return Err(ending());
+            }
+            let under_way = || NotDone::NotNow("an upgrade is under way".to_owned());
+            if self.upgrading.swap(true, Ordering::AcqRel) {
+                return Err(under_way());
+            }
             let (wish, outcome) = oneshot::channel();
-            let nobody = || "this program cannot be upgraded".to_owned();
-            self.wishes
-                .as_ref()
-                .ok_or_else(nobody)?
-                .try_send(wish)
-                .map_err(|_| "an upgrade is under way".to_owned())?;
-            outcome.await.map_err(|_| "the program is ending".to_owned())?
+            wishes.try_send(wish).map_err(|_| under_way())?;
+            outcome.await.map_err(|_| ending())?.map_err(NotDone::Failed)
         })
     }
 

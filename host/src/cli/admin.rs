@@ -23,6 +23,8 @@ const ANSWER_MOST_BYTES: usize = 64 << 20;
 pub enum AdminError {
     /// The user can mend it: lines that say how.
     Refused(Vec<String>),
+    /// The program is at something that has to end first.
+    NotNow(String),
     /// The program does not run, or does not answer as it should.
     Unreachable(String),
 }
@@ -64,6 +66,8 @@ impl Admin {
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&answer).trim().to_owned()));
         match status {
             status if status.is_success() => Ok(answer),
+            // Nothing is wrong with what was asked: later it may go.
+            StatusCode::CONFLICT => Err(AdminError::NotNow(complaints(&answer).join("; "))),
             StatusCode::UNAUTHORIZED => Err(AdminError::Refused(vec![format!(
                 "proxyhost: the program at {} does not take this token",
                 self.address

@@ -40,8 +40,8 @@ impl Control for Remembering {
             }
         })
     }
-    fn upgrade(&self) -> BoxFuture<'_, Result<u32, String>> {
-        Box::pin(async { if self.broken { Err("it ended".to_owned()) } else { Ok(7) } })
+    fn upgrade(&self) -> BoxFuture<'_, Result<u32, NotDone>> {
+        Box::pin(async { if self.broken { Err(NotDone::Failed("it ended".to_owned())) } else { Ok(7) } })
     }
     fn forget_policy(&self, host: String) -> BoxFuture<'_, bool> {
         Box::pin(async move { host == "a.test" })
