@@ -287,6 +287,8 @@ impl App {
         let token = admin::Token::from(token);
         let admin_at = resolved.admin;
         let region = cache.region().cloned();
+        let admin_addresses = [Address::Ip(admin_at)];
+        listener::inherited::deal(&[("http", &resolved.http), ("https", &resolved.https), ("admin", &admin_addresses)]);
         let workers = Arc::new(Workers::start().context("workers cannot be started")?);
         let admission = Admission::new(connections(&resolved));
         let settings = listener::Settings {
@@ -345,7 +347,7 @@ impl App {
         });
         let settings = admin::Settings { address: admin_at, token };
         let service = Arc::new(AdminService(Arc::new(Admin::new(&settings, Arc::clone(&inner)))));
-        let admin = Listening::bind(listener::Settings::at("admin", vec![Address::Ip(admin_at)]), service, metrics)
+        let admin = Listening::bind(listener::Settings::at("admin", admin_addresses.to_vec()), service, metrics)
             .await
             .map_err(|error| StartError::Machine(format!("the admin listener cannot start: {error}")))?;
         let app = Self { inner, admin, workers };

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::Address;
@@ -19,6 +20,14 @@ const BACKLOG: i32 = 4096;
 
 /// Who may connect to a unix socket: everybody who may reach it, as with nginx. Its folder says who that is.
 const UNIX_MODE: u32 = 0o666;
+
+/// How often the lock of a folder is tried, and the pause in between. Another program of this kind holds it for less than a
+/// millisecond; this is half a second.
+const TURN_TRIES: u32 = 50;
+const TURN_PAUSE: Duration = Duration::from_millis(10);
+
+/// Which file it is, whatever its path leads to by now: device and inode.
+pub type FileId = (u64, u64);
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -51,6 +60,15 @@ impl Listener {
         }
     }
 
+    /// Shares its port no more, where a program that did not come up has made it share.
+    pub(super) fn share_no_more(&self) {
+        if let Self::Tcp(listener) = self
+            && let Err(error) = SockRef::from(listener).set_reuse_port(false)
+        {
+            tracing::warn!(%error, "a port stays shared");
+        }
+    }
+
     /// A duplicate, for another program.
     pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         match self {
@@ -73,12 +91,14 @@ pub(super) fn leaves_ipv4(address: &Address, all: &[Address]) -> bool {
 
 /// A socket that listens at `address` for `listener`: one that was handed over, or a new one. `all` are the addresses of the
 /// listener: an IPv6 wildcard takes IPv4 clients too, unless an IPv4 address at the same port is asked for beside it.
-pub(super) fn listen(listener: &str, address: &Address, all: &[Address]) -> io::Result<Listener> {
+pub(super) fn listen(listener: &str, address: &Address, all: &[Address]) -> io::Result<(Listener, Option<FileId>)> {
     let open = || {
         let beside = leaves_ipv4(address, all);
+        let mut file = None;
         let socket = match (inherited::take(listener, address, beside), address) {
-            (Some(socket), _) => {
+            (Some((socket, known)), _) => {
                 socket.set_cloexec(true)?;
+                file = known.or_else(|| file_of(address));
                 socket
             }
             (None, Address::Ip(ip)) => {
@@ -88,23 +108,41 @@ pub(super) fn listen(listener: &str, address: &Address, all: &[Address]) -> io::
                 }
                 // So that a restart needs not wait for old connections in TIME_WAIT.
                 socket.set_reuse_address(true)?;
+                let shares = inherited::shares(ip.port());
+                if shares {
+                    socket.set_reuse_port(true)?;
+                }
                 socket.bind(&(*ip).into())?;
                 socket.listen(BACKLOG)?;
+                if shares {
+                    socket.set_reuse_port(false)?;
+                }
                 socket
             }
-            (None, Address::Unix(path)) => open_unix(path)?,
+            (None, Address::Unix(path)) => {
+                let socket = open_unix(path)?;
+                file = file_of(address);
+                socket
+            }
         };
-        socket.set_nonblocking(true)?;
-        match address {
-            Address::Ip(_) => TcpListener::from_std(socket.into()).map(Listener::Tcp),
-            Address::Unix(_) => UnixListener::from_std(OwnedFd::from(socket).into()).map(Listener::Unix),
-        }
+        Ok((over(socket, address)?, file))
     };
     open().map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
+/// A socket that listens at `address` already.
+pub(super) fn over(socket: Socket, address: &Address) -> io::Result<Listener> {
+    socket.set_nonblocking(true)?;
+    match address {
+        Address::Ip(_) => TcpListener::from_std(socket.into()).map(Listener::Tcp),
+        Address::Unix(_) => UnixListener::from_std(OwnedFd::from(socket).into()).map(Listener::Unix),
+    }
+}
+
 /// A socket whose program is gone is replaced; anything else that stands there stays.
 fn open_unix(path: &Path) -> io::Result<Socket> {
+    // Two programs that find the same socket of nobody would both remove what is there: the second one that of the first.
+    let _turn = turn(path);
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -125,6 +163,22 @@ fn open_unix(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// The lock of the socket's folder, as this program takes it before it looks at a socket and until it listens. Whoever else locks
+/// the folder, or lets nobody read it, keeps none from listening.
+fn turn(path: &Path) -> Option<fs::File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = fs::File::open(folder).ok()?;
+    for _ in 0..TURN_TRIES {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(TURN_PAUSE),
+            Err(fs::TryLockError::Error(_)) => return None,
+        }
+    }
+    tracing::warn!(path = %path.display(), "the folder stays locked; going on without the lock");
+    None
+}
+
 /// Whether somebody listens there.
 fn probe(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -133,13 +187,13 @@ fn probe(path: &Path) -> io::Result<()> {
 }
 
 /// Which file a unix socket is, so that nobody else's is removed.
-pub(super) fn file_of(address: &Address) -> Option<(u64, u64)> {
+pub(super) fn file_of(address: &Address) -> Option<FileId> {
     let meta = fs::symlink_metadata(address.path()?).ok().filter(|meta| meta.file_type().is_socket())?;
     Some((meta.dev(), meta.ino()))
 }
 
 /// Removes the file of a unix socket that nobody listens at any more.
-pub(super) fn remove_file(address: &Address, file: Option<(u64, u64)>) {
+pub(super) fn remove_file(address: &Address, file: Option<FileId>) {
     if let Some(path) = address.path()
         && file.is_some()
         && file_of(address) == file
@@ -156,11 +210,32 @@ mod tests {
     #[tokio::test]
     async fn an_address_in_use_is_named() {
         let any = Address::parse("127.0.0.1:0").expect("an address");
-        let first = listen("test", &any, &[]).expect("a free port");
+        let (first, _) = listen("test", &any, &[]).expect("a free port");
         let taken = first.bound(&any).expect("bound");
         let error = listen("test", &taken, &[]).expect_err("the port is taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_many_that_find_a_socket_of_nobody_one_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let address = Address::Unix(folder.path().join(round.to_string()));
+            drop(listen("test", &address, &[]).unwrap());
+            let mut all = tokio::task::JoinSet::new();
+            let start = std::sync::Arc::new(tokio::sync::Barrier::new(4));
+            for _ in 0..4 {
+                let (address, start) = (address.clone(), start.clone());
+                all.spawn(async move {
+                    start.wait().await;
+                    listen("test", &address, &[])
+                });
+            }
+            let listeners: Vec<_> = all.join_all().await.into_iter().filter_map(Result::ok).collect();
+            assert_eq!(listeners.len(), 1, "round {round}");
+            assert_eq!(file_of(&address), listeners[0].1);
+        }
     }
 
     #[tokio::test]
@@ -170,8 +245,8 @@ mod tests {
         let first = listen("test", &address, &[]).unwrap();
         assert_eq!(listen("test", &address, &[]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        let second = listen("test", &address, &[]).unwrap();
-        let file = file_of(&address);
+        let (second, file) = listen("test", &address, &[]).unwrap();
+        assert!(file.is_some());
         drop(second);
         remove_file(&address, file);
         assert!(!folder.path().join("s").exists());

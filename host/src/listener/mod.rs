@@ -64,12 +64,15 @@ pub use workers::Workers;
 use accept::Accepting;
 use admission::Admission;
 use connection::Server;
-use doors::Listener;
+use doors::{FileId, Listener};
 use drain::{Drain, Phase};
 use inherited::Handed;
 
 /// How long `drain` waits for tasks to go that it has told to go at once.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a new program accepts at sockets that it does not go on with: longer than the program before it keeps them open.
+const LEAVING: Duration = Duration::from_secs(15);
 
 /// Limits of connections; each has a default with a reason.
 #[derive(Clone, Debug)]
@@ -157,6 +160,8 @@ pub struct Listening {
     open: Box<dyn Fn(Arc<Listener>, CancellationToken) + Send + Sync>,
     drain: Arc<Drain>,
     tasks: TaskTracker,
+    /// Ends accepting at sockets that only the program before this one had.
+    leaving: CancellationToken,
 }
 
 /// One address at which connections are accepted.
@@ -167,7 +172,7 @@ struct Door {
     beside: bool,
     bound: Address,
     /// The file of a unix socket, which goes when nobody listens there any more.
-    file: Option<(u64, u64)>,
+    file: Option<FileId>,
     socket: Arc<Listener>,
     closing: CancellationToken,
 }
@@ -196,9 +201,30 @@ impl Listening {
                 tasks.spawn(accepting.run(socket, closing));
             })
         };
-        let listening = Self { name: settings.name, doors: Mutex::default(), open, drain, tasks };
+        let leaving = CancellationToken::new();
+        let listening = Self { name: settings.name, doors: Mutex::default(), open, drain, tasks, leaving };
         listening.apply(listening.prepare(&settings.addresses)?);
+        listening.accept_covered(&settings.addresses);
         Ok(listening)
+    }
+
+    /// Accepts for a while at sockets that the program before this one had, where other ones take their clients now.
+    fn accept_covered(&self, addresses: &[Address]) {
+        let covered = inherited::take_covered(addresses);
+        if covered.is_empty() {
+            return;
+        }
+        for (socket, address) in covered {
+            match doors::over(socket, &address) {
+                Ok(socket) => (self.open)(Arc::new(socket), self.leaving.clone()),
+                Err(error) => tracing::warn!(%error, %address, "a socket that was handed over is of no use"),
+            }
+        }
+        let leaving = self.leaving.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LEAVING, leaving.cancelled()).await;
+            leaving.cancel();
+        });
     }
 
     /// Binds those of the addresses that are not listened at yet; the error names the one that failed.
@@ -210,7 +236,7 @@ impl Listening {
             if doors.iter().any(|door| (&door.asked, door.beside) == (address, beside)) {
                 continue;
             }
-            let socket = doors::listen(self.name, address, addresses).map_err(|error| {
+            let (socket, file) = doors::listen(self.name, address, addresses).map_err(|error| {
                 let port = |address: &Address| address.ip().map(|ip| ip.port());
                 let own = doors.iter().any(|door| port(&door.asked).is_some() && port(&door.asked) == port(address));
                 if own && error.kind() == std::io::ErrorKind::AddrInUse {
@@ -224,7 +250,7 @@ impl Listening {
                 asked: address.clone(),
                 beside,
                 bound: socket.bound(address)?,
-                file: doors::file_of(address),
+                file,
                 socket: Arc::new(socket),
                 closing: CancellationToken::new(),
             });
@@ -264,11 +290,13 @@ impl Listening {
                 listener: Some(self.name.to_owned()),
                 asked: door.asked.clone(),
                 beside: door.beside,
+                file: door.file,
                 socket: door.socket.duplicate()?,
             })
         });
         let handed = handed.collect::<std::io::Result<Vec<_>>>()?;
         doors.iter().for_each(|door| door.closing.cancel());
+        self.leaving.cancel();
         Ok(handed)
     }
 
@@ -276,6 +304,7 @@ impl Listening {
     pub fn take_back(&self) {
         for door in self.doors.lock().iter_mut().filter(|door| door.closing.is_cancelled()) {
             door.closing = CancellationToken::new();
+            door.socket.share_no_more();
             (self.open)(Arc::clone(&door.socket), door.closing.clone());
         }
     }
@@ -298,6 +327,7 @@ impl Listening {
 
     fn drain_connections(&self, at_most: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            self.leaving.cancel();
             self.drain.advance(Phase::Draining);
             self.tasks.close();
             if tokio::time::timeout(at_most, self.tasks.wait()).await.is_err() {

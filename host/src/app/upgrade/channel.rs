@@ -94,6 +94,9 @@ pub(super) struct Name {
     pub asked: String,
     /// An IPv6 address that leaves IPv4 to another one beside it.
     pub beside: bool,
+    /// Device and inode of a unix socket's file.
+    #[serde(default)]
+    pub file: Option<(u64, u64)>,
 }
 
 /// One end. tokio waits for it as for a stream; what is sent and received is messages.
@@ -185,7 +188,7 @@ mod tests {
         let (ours, theirs) = Channel::pair().unwrap();
         let theirs = Channel::over(theirs).unwrap();
         let (mut kept, given) = UnixStream::pair().unwrap();
-        let name = Name { listener: "http".into(), asked: "127.0.0.1:0".into(), beside: false };
+        let name = Name { listener: "http".into(), asked: "127.0.0.1:0".into(), beside: false, file: None };
         let sockets = Message::Sockets(vec![name]);
         ours.send(&sockets, &[given.as_fd()]).await.unwrap();
         ours.send(&Message::Released, &[]).await.unwrap();

@@ -234,6 +234,7 @@ impl App {
                 listener: handed.listener.clone().unwrap_or_default(),
                 asked: handed.asked.to_string(),
                 beside: handed.beside,
+                file: handed.file,
             };
             successor.say(&inner.cache, &Message::Sockets(some.iter().map(name).collect()), some).await?;
         }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::VARIABLE;
-use super::channel::{Channel, Message};
+use super::channel::{Channel, Message, Name};
 use super::link::Link;
 use crate::cache::Cache;
 use crate::listener::Address;
@@ -33,7 +33,8 @@ impl Predecessor {
                 Some((Message::Sockets(names), sockets)) => {
                     let handed = names.into_iter().zip(sockets).filter_map(|(name, socket)| {
                         let asked = Address::parse(&name.asked)?;
-                        Some(Handed { listener: Some(name.listener), asked, beside: name.beside, socket })
+                        let Name { listener, beside, file, .. } = name;
+                        Some(Handed { listener: Some(listener), asked, beside, file, socket })
                     });
                     inherited::accept(handed.collect());
                 }
