@@ -7,6 +7,10 @@ use harness::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+mod addresses;
+mod meanwhile;
+mod purges;
+
 /// Asks over one connection for as long as it is kept, then over another, until it is told to stop. How many answers came.
 async fn keep_asking(address: std::net::SocketAddr, stop: Arc<AtomicBool>, asked: Arc<AtomicUsize>) {
     while !stop.load(Ordering::Relaxed) {

@@ -257,9 +257,12 @@ mod tests {
     async fn what_a_later_version_says_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let cache = open(folder.path());
-        let (ours, theirs) = ends();
-        tokio::spawn(Arc::clone(&ours).listen(cache.clone()));
-        theirs.channel().send(&Message::Later("{\"greeting\":{\"loudly\":true}}".into()), &[]).await.unwrap();
+        let (ours, end) = Channel::pair().unwrap();
+        for later in ["{\"greeting\":{\"loudly\":true}}", "\"farewell\"", "no JSON"] {
+            rustix::net::send(&end, later.as_bytes(), rustix::net::SendFlags::empty()).unwrap();
+        }
+        let (ours, theirs) = (Arc::new(Link::over(ours)), Arc::new(Link::over(Channel::over(end).unwrap())));
+        tokio::spawn(ours.listen(cache.clone()));
         tokio::spawn(Arc::clone(&theirs).listen(cache.clone()));
         assert_eq!(theirs.purge(path(1), true).await, Ok(PurgeSequence(1)));
     }
