@@ -50,6 +50,15 @@ async def main(port, name, paths):
 asyncio.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
 "#;
 
+/// Asks a.test over one connection, and b.test at the end, with what the client says and complains of.
+async fn ask(port: u16, paths: &[&str]) -> (String, String) {
+    let mut client = tokio::process::Command::new(harness::python::program());
+    client.args(["-c", CLIENT, &port.to_string(), "a.test"]).args(paths);
+    let output = tokio::time::timeout(secs(60), client.output()).await.expect("it ends").unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
 #[tokio::test]
 async fn http3_is_served_on_the_same_port_and_advertised() {
     let origin = Origin::answering(|request| {
@@ -60,24 +69,46 @@ async fn http3_is_served_on_the_same_port_and_advertised() {
     let certificate = Certificate::for_names(&["a.test", "b.test"]);
     let listen = json!({ "listen": { "https": ["127.0.0.1:0"], "http3": true }, "tls": { "certificates": [certificate.files()] } });
     let setup = setup().vhost(vhost("a.test").origin(&origin)).vhost(vhost("b.test").origin(&origin)).config(listen);
-    let mut host = setup.start().await;
+    let host = setup.start().await;
     let port = host.tls_address().port();
     let told = format!("h3=\":{port}\"; ma=86400");
     let secure = Secure::trusting(&certificate, "a.test");
     host.tls(&secure, "a.test", "/x").send().await.status(200).header("alt-svc", &told);
     host.get("/.well-known/acme-challenge/x").await.no_header("alt-svc");
-    let mut client = tokio::process::Command::new(harness::python::program());
-    client.args(["-c", CLIENT, &port.to_string()]).args(["a.test", "/x", "/big", "/y", "/big"]);
-    let output = tokio::time::timeout(secs(60), client.output()).await.expect("it ends").unwrap();
-    let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (said, wrong) = ask(port, &["/x", "/big", "/y", "/big"]).await;
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 5, "{said}{wrong}");
     assert!(lines[0].starts_with("200 10 ") && lines[0].contains("hit"), "{said}");
     assert!(lines[1].starts_with("200 3000000 ") && lines[3].starts_with("200 3000000 "), "{said}");
     assert_eq!(lines[4], "421", "a connection is good for the host that it named");
     host.stdout_line("\"GET /big HTTP/3.0\" 200").await;
-    // A reload ends it: the port is free, and nothing is told of it.
-    host.rewrite(json!({ "listen": { "http3": false } }));
-    host.reload().await.status(200);
+}
+
+#[tokio::test]
+async fn a_reload_switches_http3_off_and_on() {
+    let origin = Origin::serving("/x", ok("x").cache_control("max-age=60")).await;
+    let certificate = Certificate::for_names(&["a.test"]);
+    let listen = json!({ "listen": { "https": ["127.0.0.1:0"] }, "tls": { "certificates": [certificate.files()] } });
+    let mut host = Setup::from(vhost("a.test").origin(&origin)).config(listen).start().await;
+    let port = host.tls_address().port();
+    let secure = Secure::trusting(&certificate, "a.test");
     host.tls(&secure, "a.test", "/x").send().await.status(200).no_header("alt-svc");
+    // Twice, since the port has to be free again.
+    for _ in 0..2 {
+        host.rewrite(json!({ "listen": { "http3": true } }));
+        host.reload().await.status(200);
+        let told = format!("h3=\":{port}\"; ma=86400");
+        host.tls(&secure, "a.test", "/x").send().await.status(200).header("alt-svc", &told);
+        let (said, wrong) = ask(port, &["/x"]).await;
+        assert!(said.starts_with("200 1 "), "{said}{wrong}");
+        host.rewrite(json!({ "listen": { "http3": false } }));
+        host.reload().await.status(200);
+        host.tls(&secure, "a.test", "/x").send().await.status(200).no_header("alt-svc");
+        // Nobody answers there any more, and the port is free.
+        let start = std::time::Instant::now();
+        while tokio::net::UdpSocket::bind(("127.0.0.1", port)).await.is_err() {
+            assert!(start.elapsed() < secs(20), "the port is still taken");
+            tokio::time::sleep(millis(50)).await;
+        }
+    }
 }
