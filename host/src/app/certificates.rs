@@ -39,11 +39,20 @@ struct Shared {
     tls: Arc<Tls>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    acme: Mutex<Option<(config::Acme, Arc<Acme>)>>,
+    acme: Mutex<Option<Running>>,
     /// What the metrics say: names, and when their certificates end.
     told: Mutex<Vec<(String, Timestamp)>>,
     /// Another program orders what there is to order.
     resting: AtomicBool,
+}
+
+/// Automatic certificates in service.
+#[derive(Clone)]
+struct Running {
+    settings: config::Acme,
+    /// What stood in `acme.ca`.
+    ca: Option<Vec<u8>>,
+    acme: Arc<Acme>,
 }
 
 impl Certificates {
@@ -64,10 +73,15 @@ impl Certificates {
     /// Opens the store of automatic certificates and sees to it that the ACME server can be trusted. Orders nothing.
     pub async fn prepare(&self, acme: Option<&config::Acme>) -> Result<Prepared, String> {
         let Some(acme) = acme.cloned() else { return Ok(Prepared(None)) };
-        if let Some((known, running)) = &*self.shared.acme.lock()
-            && *known == acme
+        let ca = match &acme.ca {
+            // What is wrong with it is told below.
+            Some(file) => tokio::fs::read(file).await.ok(),
+            None => None,
+        };
+        if let Some(running) = &*self.shared.acme.lock()
+            && (&running.settings, &running.ca) == (&acme, &ca)
         {
-            return Ok(Prepared(Some((acme, Arc::clone(running)))));
+            return Ok(Prepared(Some(running.clone())));
         }
         let settings = Settings {
             contact: acme.contact.clone(),
@@ -81,9 +95,9 @@ impl Certificates {
         let store = store.map_err(|error| error.to_string())?;
         let store = store.map_err(|error| format!("acme.store: {}: {error}", acme.store.display()))?;
         let events = Arc::new(Told { tls: Arc::clone(&self.shared.tls), metrics: Arc::clone(&self.shared.metrics) });
-        let running = Acme::start(settings, Arc::new(store), self.shared.tls.challenges(), events)
+        let started = Acme::start(settings, Arc::new(store), self.shared.tls.challenges(), events)
             .map_err(|error| format!("acme: {error}"))?;
-        Ok(Prepared(Some((acme, running))))
+        Ok(Prepared(Some(Running { settings: acme, ca, acme: started })))
     }
 
     /// Orders certificates for the names that are to have automatic ones by now, and shows what the store holds of them.
@@ -108,7 +122,7 @@ impl Certificates {
 
     /// What is known of automatic certificates, for the admin listener.
     pub fn status(&self) -> Value {
-        let acme = self.shared.acme.lock().as_ref().map(|(_, acme)| Arc::clone(acme));
+        let acme = self.shared.acme.lock().as_ref().map(|running| Arc::clone(&running.acme));
         let seconds = |time: Option<SystemTime>| time.map(|time| Timestamp::from_system(time).as_millis() / 1000);
         let names = acme.map(|acme| acme.status()).unwrap_or_default().into_iter().map(|name| {
             json!({
@@ -124,11 +138,11 @@ impl Certificates {
 }
 
 /// Automatic certificates that can be put in service.
-pub(super) struct Prepared(Option<(config::Acme, Arc<Acme>)>);
+pub(super) struct Prepared(Option<Running>);
 
 impl Shared {
     fn set_names(&self) {
-        let acme = self.acme.lock().as_ref().map(|(_, acme)| Arc::clone(acme));
+        let acme = self.acme.lock().as_ref().map(|running| Arc::clone(&running.acme));
         let names = if acme.is_some() { self.tls.automatic_names() } else { BTreeSet::new() };
         self.tls.retain_issued(&names);
         if let Some(acme) = acme {
@@ -194,5 +208,37 @@ impl Events for Told {
     fn failed(&self, name: &str, reason: &str) {
         self.metrics.certificate_failures.inc();
         tracing::warn!(name, reason, "no certificate yet, it is tried again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_ca_of_a_private_acme_server_is_read_again_when_its_file_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let renew = || {
+            let made = rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap();
+            std::fs::write(&file, made.cert.pem()).unwrap();
+        };
+        renew();
+        let settings = config::Acme {
+            contact: Vec::new(),
+            directory: "https://127.0.0.1:1/directory".to_owned(),
+            ca: Some(file.clone()),
+            store: folder.path().join("acme"),
+        };
+        let tls = Arc::new(Tls::new(Arc::new(Challenges::default())).unwrap());
+        let certificates = Certificates::start(tls, Metrics::new().0, Clock::System);
+        let prepare = async || Ok::<_, String>(certificates.prepare(Some(&settings)).await?.0.unwrap());
+        let first = prepare().await.unwrap();
+        certificates.order(Prepared(Some(first.clone()))).await;
+        assert!(Arc::ptr_eq(&prepare().await.unwrap().acme, &first.acme), "nothing has changed");
+        renew();
+        assert!(!Arc::ptr_eq(&prepare().await.unwrap().acme, &first.acme));
+        std::fs::write(&file, "no certificate").unwrap();
+        assert!(prepare().await.is_err_and(|reason| reason.contains("ca.pem")));
     }
 }
