@@ -30,6 +30,7 @@ async fn a_minimal_file_is_right_and_defaults_are_shown() {
 
 #[tokio::test]
 async fn each_mistake_is_named_by_its_path() {
+    let leaf = Certificate::for_names(&["client.test"]);
     let cases: Vec<(Value, Vec<&str>)> = vec![
         (but(json!({ "origns": {} })), vec!["origns", "origins"]),
         (but(json!({ "hosts": { "a.test": { "origine": "o" } } })), vec!["hosts", "a.test", "origine", "origin"]),
@@ -50,6 +51,17 @@ async fn each_mistake_is_named_by_its_path() {
         (but(json!({ "listen": { "http": ["unix:s", "unix:./s"] } })), vec!["listen", "http", "a second time"]),
         (but(json!({ "listen": { "http3": true } })), vec!["listen.http3", "listen.https"]),
         (but(json!({ "hosts": { "a.test": { "https": "static" } } })), vec!["a.test", "https", "listen.https"]),
+        (
+            but(json!({ "listen": { "https": ["127.0.0.1:0"] }, "hosts": { "a.test": { "https": "static" } } })),
+            vec!["hosts.\"a.test\".https", "tls.certificates"],
+        ),
+        (
+            but(json!({
+                "listen": { "https": ["127.0.0.1:0"] },
+                "hosts": { "a.test": { "client_ca": leaf.files()["cert"] } },
+            })),
+            vec!["hosts.\"a.test\".client_ca", "of no CA", "a PEM file of a CA"],
+        ),
         (
             but(json!({ "hosts": {
                 "a.test": { "canonical": "b.test" },

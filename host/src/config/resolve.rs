@@ -45,6 +45,8 @@ struct Tls {
     acme: bool,
     /// There are addresses for HTTPS.
     listens: bool,
+    /// There are static certificates; which names they are for is not looked at.
+    certificates: bool,
 }
 
 /// Resolves a whole file. None only if a mistake was noted.
@@ -87,7 +89,10 @@ pub fn resolve(
         private.push(("acme.store", &acme.store));
     }
     let origins = resolver.origins(&root.object("origins"), &private);
-    let hosts = resolver.hosts(&root.object("hosts"), &origins, Tls { acme: acme.is_some(), listens: with_https });
+    let with_certificates =
+        root.object("tls").given("certificates").is_some_and(|at| at.json != &Json::List(Vec::new()));
+    let tls = Tls { acme: acme.is_some(), listens: with_https, certificates: with_certificates };
+    let hosts = resolver.hosts(&root.object("hosts"), &origins, tls);
     let capabilities = resolver.capabilities(&root, origins.kinds.keys().cloned().collect());
 
     let whole = origins.list.len() == root.object("origins").json.members().len()

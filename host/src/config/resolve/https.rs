@@ -81,6 +81,10 @@ impl Resolver<'_> {
             let expected = "listen.https with an address, or \"off\"";
             self.mistakes.add(&host.path.key("https"), format!("{said:?}, and no listen.https"), expected);
         }
+        if tls.listens && !tls.certificates && said.as_deref() == Some("static") {
+            let expected = "tls.certificates with one for this host, or \"auto\" with acme, or \"off\"";
+            self.mistakes.add(&host.path.key("https"), "\"static\", and no tls.certificates", expected);
+        }
         let source = match said.as_deref() {
             None => Source::Unsaid { auto: tls.acme && exact },
             Some("off") => Source::Off,

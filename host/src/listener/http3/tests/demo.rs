@@ -179,7 +179,10 @@ pub fn tls() -> (Arc<Tls>, CertificateDer<'static>) {
     };
     let cert = file("cert.pem", made.cert.pem());
     let key = file("key.pem", made.key_pair.serialize_pem());
-    let ca = Arc::new(ClientCa::read(&cert).expect("a certificate"));
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let of_ca = params.self_signed(&made.key_pair).expect("a certificate");
+    let ca = Arc::new(ClientCa::read(&file("ca.pem", of_ca.pem())).expect("a certificate"));
     let host = |name: &str, client_ca| HostSettings {
         pattern: HostPattern::parse(name).expect("a name"),
         source: Source::Unsaid { auto: false },
