@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,6 +31,8 @@ const ASKED_AT_ONCE: usize = 64;
 pub(super) struct Link {
     channel: Channel,
     waiting: Mutex<Waiting>,
+    /// It has not answered in time, and has said nothing since: nobody waits for it again until it does.
+    silent: AtomicBool,
     next: AtomicU64,
     asking: Semaphore,
 }
@@ -47,7 +49,8 @@ impl Link {
     /// Over a channel that `listen` will read.
     pub fn over(channel: Channel) -> Self {
         let asking = Semaphore::new(ASKED_AT_ONCE);
-        Self { channel, waiting: Mutex::default(), next: AtomicU64::new(1), asking }
+        let silent = AtomicBool::new(false);
+        Self { channel, waiting: Mutex::default(), silent, next: AtomicU64::new(1), asking }
     }
 
     /// The channel, to be read by somebody else as long as `listen` is not.
@@ -72,6 +75,7 @@ impl Link {
 
     /// Does what a message asks for, without waiting.
     pub fn hear(self: &Arc<Self>, cache: &Cache, message: Message) {
+        self.silent.store(false, Ordering::Relaxed);
         match message {
             Message::Purged { sequence, scope } => {
                 let told = cache.purged_elsewhere(sequence, scope);
@@ -132,8 +136,11 @@ impl Link {
             }
             let _ = heard.await;
         };
-        if tokio::time::timeout(HEARD_WITHIN, exchange).await.is_err() {
+        let silent = self.silent.load(Ordering::Relaxed);
+        let within = if silent { Duration::ZERO } else { HEARD_WITHIN };
+        if tokio::time::timeout(within, exchange).await.is_err() && !silent {
             tracing::warn!("the other program has not heard of a purge in time");
+            self.silent.store(true, Ordering::Relaxed);
         }
         self.waiting.lock().heard.remove(&sequence);
     }
@@ -251,6 +258,27 @@ mod tests {
         assert!(error.contains("the program that took over"), "{error}");
         // In force here all the same.
         assert_eq!(old.sequence(), PurgeSequence(2));
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_delays_one_purge_and_not_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = open(folder.path());
+        let (ours, theirs) = ends();
+        tokio::spawn(Arc::clone(&ours).listen(cache.clone()));
+        let purged = |number: u64| ours.purged(PurgeSequence(number), path(1));
+        let begun = std::time::Instant::now();
+        for number in 1..=10 {
+            purged(number).await;
+        }
+        assert!(begun.elapsed() < 3 * HEARD_WITHIN, "{:?}", begun.elapsed());
+        // It was told of them all, and is waited for again when it answers.
+        tokio::spawn(Arc::clone(&theirs).listen(cache.clone()));
+        while ours.silent.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        purged(11).await;
+        assert_eq!(cache.sequence(), PurgeSequence(11));
     }
 
     #[tokio::test]
