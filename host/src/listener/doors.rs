@@ -220,7 +220,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn of_many_that_find_a_socket_of_nobody_one_listens() {
         let folder = tempfile::tempdir().unwrap();
-        for round in 0..50 {
+        for round in 0..300 {
             let address = Address::Unix(folder.path().join(round.to_string()));
             drop(listen("test", &address, &[]).unwrap());
             let mut all = tokio::task::JoinSet::new();
