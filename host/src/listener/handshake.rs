@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::wire::Wire;
 use crate::tls::{Choice, Session, Tls};
 
 /// The record of a fatal alert `unrecognized_name` (RFC 8446 section 6, RFC 6066 section 3).
@@ -24,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How a handshake ended.
 pub(super) enum Shaken {
     /// The connection is up.
-    Up(Box<TlsStream<TcpStream>>, Arc<Session>),
+    Up(Box<TlsStream<Wire>>, Arc<Session>),
     /// It was for a challenge of an ACME server, and all is said.
     Challenge,
     /// No host of that name is served over HTTPS.
@@ -33,7 +34,7 @@ pub(super) enum Shaken {
 
 /// Carries a handshake through. Has no time limit of its own.
 pub(super) async fn shake(socket: TcpStream, tls: &Tls) -> io::Result<Shaken> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+    let start = LazyConfigAcceptor::new(Acceptor::default(), Wire(socket)).await?;
     match tls.choose(&start.client_hello()) {
         Choice::Serve(config, client_ca) => {
             let stream = match start.into_stream(config).into_fallible().await {
@@ -61,7 +62,7 @@ pub(super) async fn shake(socket: TcpStream, tls: &Tls) -> io::Result<Shaken> {
 }
 
 /// Closes a socket behind an alert: with unread bytes in it, a reset would overtake the alert.
-async fn linger(mut socket: TcpStream) {
+async fn linger(mut socket: Wire) {
     if socket.shutdown().await.is_ok() {
         let mut rest = socket.take(LINGER_BYTES);
         let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;

@@ -54,6 +54,7 @@ mod tests;
 mod turns;
 mod via;
 mod watched;
+mod wire;
 mod workers;
 
 pub use address::Address;

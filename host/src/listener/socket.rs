@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::outbox::Outbox;
+use super::wire::Wire;
 
 /// A socket, with TLS on it or without.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(super) enum Socket {
     /// As it is.
     Plain(TcpStream),
     /// Under TLS, whose handshake is over.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Wire>>),
     /// Either, with what is written put together.
     Collected(Arc<Outbox>),
 }
@@ -28,7 +29,7 @@ impl Socket {
     pub(super) fn descriptor(&self) -> RawFd {
         match self {
             Self::Plain(socket) => socket.as_raw_fd(),
-            Self::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().0.0.as_raw_fd(),
             Self::Collected(outbox) => outbox.descriptor(),
         }
     }
@@ -45,7 +46,7 @@ impl Socket {
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => socket.poll_read_ready(cx),
-            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.0.poll_read_ready(cx),
             Self::Collected(outbox) => outbox.poll_read_ready(cx),
         }
     }

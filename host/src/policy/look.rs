@@ -179,13 +179,14 @@ impl Policies {
     /// The code that another chain has in service from the same file: after a reload of hosts.json a file that has gone bad or
     /// vanished meanwhile keeps its policy, under the new settings.
     fn last_good(&self, work: &Work, chain: &Chain, entry: &Entry) -> Option<Arc<Generation>> {
-        let chains: Vec<Arc<Chain>> = work.chains.iter().filter_map(Weak::upgrade).collect();
-        let compiled = chains
-            .iter()
-            .filter(|other| !std::ptr::eq(&***other, chain))
-            .flat_map(|other| &other.entries)
-            .filter(|other| other.settings.file == entry.settings.file)
-            .find_map(|other| other.known.lock().generation.as_ref().map(|generation| generation.compiled.clone()))?;
+        let file = &entry.settings.file;
+        let of_another = |other: Arc<Chain>| {
+            let mut entries = other.entries.iter().filter(|other| other.settings.file == *file);
+            entries
+                .find_map(|entry| entry.known.lock().generation.as_ref().map(|generation| generation.compiled.clone()))
+        };
+        let mut others = work.chains.of_file(file).filter(|other| !std::ptr::eq(&**other, chain));
+        let compiled = others.find_map(of_another)?;
         let host = &chain.settings.host;
         Generation::new(&self.runtime, compiled, host, entry.settings.clone(), chain.prepared.clone()).ok()
     }

@@ -18,6 +18,7 @@
 mod bindings;
 mod capability;
 mod chain;
+mod chains;
 mod checks;
 mod component;
 mod console;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::capability::Prepared;
 use super::chain::{Chain, Entry, Known};
+use super::chains::Chains;
 use super::component::{self, Compiled, Inspection, name_of};
 use super::cwasm::Hash256;
 use super::engine::Runtime;
@@ -31,7 +32,7 @@ pub struct Policies {
 
 /// What is touched under the lock.
 pub(super) struct Work {
-    pub(super) chains: Vec<Weak<Chain>>,
+    pub(super) chains: Chains,
     /// Those that requests go by, as far as that was said.
     pub(super) in_force: Vec<Weak<Chain>>,
     /// Files in the folder that are nobody's, as they were last reported.
@@ -46,7 +47,7 @@ impl Policies {
     pub fn start(settings: Settings, metrics: Arc<Metrics>) -> Result<Arc<Self>, PolicyError> {
         let runtime = Arc::new(Runtime::start(settings.memory_max_bytes, code_folder(&settings), metrics)?);
         let work = Work {
-            chains: Vec::new(),
+            chains: Chains::default(),
             in_force: Vec::new(),
             unused: Vec::new(),
             compiled: HashMap::new(),
@@ -71,7 +72,6 @@ impl Policies {
     /// compiles: call it off the request path.
     pub fn chain(&self, settings: &ChainSettings, capabilities: &Arc<Capabilities>) -> (Arc<Chain>, Vec<String>) {
         let mut work = self.work.lock();
-        work.chains.retain(|chain| chain.strong_count() > 0);
         let prepared = work.prepared(capabilities);
         self.chain_of(&mut work, settings, prepared)
     }
@@ -83,7 +83,7 @@ impl Policies {
         prepared: Arc<Prepared>,
     ) -> (Arc<Chain>, Vec<String>) {
         let entries = self.entries(settings);
-        let same = work.chains.iter().filter_map(Weak::upgrade).find(|chain| {
+        let same = work.chains.of_host(&settings.host).find(|chain| {
             chain.settings == *settings
                 && *chain.prepared.source == *prepared.source
                 && chain.files().eq(entries.iter().map(|entry| &entry.settings.file))
@@ -94,7 +94,7 @@ impl Policies {
         }
         let chain = Arc::new(Chain::new(self.runtime.clone(), settings.clone(), prepared, entries));
         let lines = self.look(work, &chain, true);
-        work.chains.push(Arc::downgrade(&chain));
+        work.chains.add(&chain);
         (chain, lines)
     }
 
@@ -161,7 +161,6 @@ impl Policies {
     }
 
     fn look_at_all(&self, work: &mut Work, force: bool) -> Vec<String> {
-        work.chains.retain(|chain| chain.strong_count() > 0);
         let mut lines: Vec<String> = Vec::new();
         for chain in work.current() {
             lines.extend(self.look(work, &chain, force));
@@ -179,8 +178,8 @@ impl Policies {
     /// anything to forget; while the file is there, there is not.
     pub fn forget(&self, host: &str) -> bool {
         let mut work = self.work.lock();
-        let is_its = |chain: &Arc<Chain>| chain.settings.host == host && chain.settings.source == ChainSource::Dropped;
-        let chains: Vec<Arc<Chain>> = work.chains.iter().filter_map(Weak::upgrade).filter(is_its).collect();
+        let is_dropped = |chain: &Arc<Chain>| chain.settings.source == ChainSource::Dropped;
+        let chains: Vec<Arc<Chain>> = work.chains.of_host(host).filter(is_dropped).collect();
         if chains.iter().flat_map(|chain| chain.files()).any(|file| file.symlink_metadata().is_ok()) {
             return false;
         }
@@ -238,7 +237,7 @@ impl Work {
     /// The chains in force and those of their domains, or all while nobody has said which those are.
     pub(super) fn current(&self) -> Vec<Arc<Chain>> {
         if self.in_force.is_empty() {
-            return self.chains.iter().filter_map(Weak::upgrade).collect();
+            return self.chains.all();
         }
         let mut all = self.in_force();
         let domains: Vec<Arc<Chain>> = all.iter().flat_map(|chain| chain.domains()).collect();
