@@ -117,7 +117,7 @@ async fn ttl_is_the_life_of_what_the_origin_says_nothing_about() {
 }
 
 #[tokio::test]
-async fn without_a_ttl_a_response_with_a_validator_is_kept_and_asked_about() {
+async fn without_a_ttl_a_response_with_an_etag_alone_is_kept_and_asked_about() {
     let origin = Origin::serving("/a", ok("hello").etag("\"1\"").conditional()).await;
     let host = Host::with(vhost("a.test").origin(&origin)).await;
     host.get("/a").await.expect(200, "hello");

@@ -102,11 +102,21 @@ async fn stale_if_error_lasts_as_long_as_it_says() {
 }
 
 #[tokio::test]
-async fn heuristics_are_no_life_without_a_ttl() {
+async fn what_has_not_changed_for_long_lives_a_tenth_of_that_and_at_most_a_day() {
+    let at = std::time::SystemTime::now() - HOUR * 10;
+    let (origin, host) = serving(ok("x").last_modified(at).conditional()).await;
+    host.get("/a").await.expect(200, "x");
+    host.advance(secs(3590));
+    host.get("/a").await.expect(200, "x").cache("hit");
+    host.advance(secs(20));
+    host.get("/a").await.expect(200, "x").cache("revalidated");
+    assert_eq!(origin.requests(), 2);
     let at = std::time::SystemTime::now() - DAY * 100;
     let (origin, host) = serving(ok("x").last_modified(at).conditional()).await;
     host.get("/a").await.expect(200, "x");
-    host.advance(secs(1));
+    host.advance(DAY - secs(10));
+    host.get("/a").await.expect(200, "x").cache("hit");
+    host.advance(secs(20));
     host.get("/a").await.expect(200, "x").cache("revalidated");
     assert_eq!(origin.requests(), 2);
 }

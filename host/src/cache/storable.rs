@@ -1,19 +1,21 @@
 //! May this response be kept (RFC 9111 section 3)? A pure decision.
 //!
-//! Who decides how long: the policy's `ttl-ms`, else the origin (s-maxage, max-age, Expires), else the host's `ttl`. The
-//! policy speaks for the operator and so overrides what the origin says of freshness, `no-cache` included; but never what
-//! the origin says of secrecy: `no-store`, `private`, a Set-Cookie without a life of its own, and requests with
-//! Authorization. A life that the origin gives is one in so many words and longer than zero.
+//! Who decides how long: the policy's `ttl-ms`, else the origin (s-maxage, max-age, Expires), else the host's `ttl`, else a guess
+//! by Last-Modified (section 4.2.2). The policy speaks for the operator and so overrides what the origin says of freshness,
+//! `no-cache` included; but never what the origin says of secrecy: `no-store`, `private`, a Set-Cookie without a life of its own,
+//! and requests with Authorization. A life that the origin gives is one in so many words and longer than zero.
 //!
-//! Without any word on freshness a response with a validator is kept all the same, with a life of zero: each use asks the
-//! origin, and a 304 saves the body. Guessing a life from Last-Modified (section 4.2.2) is not done here.
+//! Where there is nothing to guess by, a response with a validator is kept all the same, with a life of zero: each use asks the
+//! origin, and a 304 saves the body.
 //!
 //! A 206 is kept by nobody as it stands. Where it begins an object that can be completed slice by slice, the caller asks
 //! with status 200, which is what the object is kept as.
 
 use std::time::Duration;
 
-use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE};
+use http::header::{
+    AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, PRAGMA, SET_COOKIE,
+};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::control::{RequestDirectives, ResponseDirectives};
@@ -89,9 +91,15 @@ impl NotStorable {
     }
 }
 
+/// The longest life that is guessed: what changes once a year is asked about once a day all the same.
+pub const LONGEST_GUESS: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Statuses that are cacheable without the origin's word (RFC 9110 section 15.1, without 206 and 501): what a host's `ttl`
 /// counts for. 5xx never, since `ttl` is the life of what is there.
 const CACHEABLE_BY_DEFAULT: [u16; 10] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414];
+
+/// Cacheable by default too, and given a life by guess, but never by `ttl`.
+const NOT_IMPLEMENTED: u16 = 501;
 
 /// Further statuses whose rules we know, for `must-understand` (RFC 9111 section 5.2.2.3).
 const UNDERSTOOD: [u16; 17] = [302, 303, 307, 400, 401, 402, 403, 406, 409, 415, 421, 422, 451, 500, 501, 502, 503];
@@ -99,7 +107,7 @@ const UNDERSTOOD: [u16; 17] = [302, 303, 307, 400, 401, 402, 403, 406, 409, 415,
 /// Statuses that answer a range, a condition or a hop: kept for the next client they would be wrong.
 const NEVER_KEPT: [u16; 5] = [206, 304, 407, 412, 416];
 
-/// Decides. The response should have a Date (`semantics::date::ensure_date`): Expires means nothing without it.
+/// Decides. The response should have a Date (`semantics::date::ensure_date`): Expires and Last-Modified mean nothing without it.
 pub fn decide(
     method: &Method,
     request: &HeaderMap,
@@ -114,10 +122,13 @@ pub fn decide(
     let by_default = CACHEABLE_BY_DEFAULT.contains(&status.as_u16());
     let has_validator = has_validator(response);
     let origin_lifetime = origin_lifetime(response, &said);
-    let lifetime = match rules.policy_ttl.or(origin_lifetime) {
-        Some(lifetime) => lifetime,
-        None if !by_default => return Storable::No(NotStorable::NoFreshness),
-        None => rules.default_ttl.unwrap_or_default(),
+    let lifetime = match (rules.policy_ttl.or(origin_lifetime), rules.default_ttl) {
+        (Some(lifetime), _) => lifetime,
+        (None, Some(ttl)) if by_default => ttl,
+        (None, None) if by_default || status.as_u16() == NOT_IMPLEMENTED || said.public => {
+            guessed_lifetime(response).unwrap_or_default()
+        }
+        (None, _) => return Storable::No(NotStorable::NoFreshness),
     };
     let retention = retain(lifetime, &said, rules);
 
@@ -189,6 +200,18 @@ fn origin_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<Du
         .iter()
         .map(|value| date::parse(value).zip(made).map(|(expires, made)| expires.since(made)).unwrap_or_default())
         .min()
+}
+
+/// A life for what nobody gives one (section 4.2.2): a tenth of the time that it had not changed for when it was made. None
+/// without Last-Modified, nor beside `Pragma: no-cache`: that means nothing in a response (section 5.4), but who writes it
+/// wishes for no guess.
+fn guessed_lifetime(response: &HeaderMap) -> Option<Duration> {
+    let changed = date::of(response, &LAST_MODIFIED)?;
+    let made = date::of(response, &DATE)?;
+    let asked_not_to = response.get_all(PRAGMA).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-cache"))
+    });
+    (!asked_not_to).then(|| (made.since(changed) / 10).min(LONGEST_GUESS))
 }
 
 /// Life and windows under the rules of RFC 9111 section 5.2.2 and RFC 5861.

@@ -180,7 +180,7 @@ static HOST: Shape = Shape::Object(&[
     field(
         "ttl",
         &DURATION,
-        Computed("5m for s3 origins, none for others"),
+        Computed("5m for s3 origins, a tenth of the time since Last-Modified for others"),
         "Life of what the origin says nothing about.",
     ),
     field(

@@ -29,7 +29,7 @@ pub struct Settings {
     pub prefix: String,
     /// What clients may do.
     pub methods: Methods,
-    /// Life of what the origin says nothing about.
+    /// Life of what the origin says nothing about; none: a guess by its Last-Modified.
     pub ttl: Option<Duration>,
     /// Its policies.
     pub chain: ChainSettings,

@@ -89,6 +89,41 @@ fn without_a_word_on_freshness_a_validator_is_needed() {
 }
 
 #[test]
+fn a_life_is_guessed_from_last_modified() {
+    const TEN_MINUTES_BEFORE: &str = "Sun, 06 Nov 1994 08:39:37 GMT";
+    const A_YEAR_BEFORE: &str = "Sat, 06 Nov 1993 08:49:37 GMT";
+    const CHANGED: (&str, &str) = ("last-modified", TEN_MINUTES_BEFORE);
+    const MADE: (&str, &str) = ("date", NOW);
+    let none = Rules::default();
+    for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+        lifetime(status, &[MADE, CHANGED], &none, Ok(60));
+    }
+    for status in [302, 303, 307, 400, 403, 500, 502, 599] {
+        lifetime(status, &[MADE, CHANGED], &none, Err(NotStorable::NoFreshness));
+        lifetime(status, &[MADE, CHANGED, ("cache-control", "public")], &none, Ok(60));
+    }
+    lifetime(200, &[MADE, ("last-modified", A_YEAR_BEFORE)], &none, Ok(86_400));
+    // Nothing to guess by: asked about at each use.
+    lifetime(200, &[MADE, ("etag", "\"a\"")], &none, Ok(0));
+    lifetime(200, &[MADE, ("etag", "\"a\""), ("last-modified", "long ago")], &none, Ok(0));
+    lifetime(200, &[MADE, ("last-modified", IN_A_MINUTE)], &none, Ok(0));
+    lifetime(200, &[MADE, CHANGED, ("pragma", "x, No-Cache")], &none, Ok(0));
+    // Others speak before it.
+    lifetime(200, &[MADE, CHANGED, ("cache-control", "max-age=7")], &none, Ok(7));
+    lifetime(200, &[MADE, CHANGED, ("expires", "0")], &none, Ok(0));
+    lifetime(200, &[MADE, CHANGED], &ttl(300), Ok(300));
+    lifetime(200, &[MADE, CHANGED], &ttl(0), Ok(0));
+    lifetime(501, &[MADE, CHANGED], &ttl(300), Err(NotStorable::NoFreshness));
+    lifetime(200, &[MADE, CHANGED], &policy_ttl(7), Ok(7));
+    lifetime(200, &[MADE, CHANGED, ("cache-control", "no-store")], &none, Err(NotStorable::NoStore));
+    lifetime(200, &[MADE, CHANGED, ("set-cookie", "a=1")], &none, Err(NotStorable::SetCookie));
+    let Storable::Yes(retention) = get(200, &[MADE, CHANGED, ("cache-control", "no-cache")], &none) else {
+        panic!("not kept");
+    };
+    assert!(retention.no_cache);
+}
+
+#[test]
 fn the_ttl_of_a_host_is_for_statuses_cacheable_by_default_and_never_for_403_and_5xx() {
     for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414] {
         lifetime(status, &[], &ttl(300), Ok(300));
