@@ -122,13 +122,42 @@ async fn what_has_not_changed_for_long_lives_a_tenth_of_that_and_at_most_a_day()
 }
 
 #[tokio::test]
-async fn a_request_may_ask_for_something_younger() {
+async fn a_request_may_ask_for_something_younger_where_the_host_honours_it() {
     let (origin, host) = serving(ok("x").cache_control("max-age=86400")).await;
     host.get("/a").await.expect(200, "x");
     host.advance(HOUR);
-    // Clients do not steer a shared cache: the entry stays what it is, or is fetched anew; never an error.
-    let asked = host.call("GET", "/a").header("cache-control", "max-age=60").send().await;
-    asked.expect(200, "x");
-    host.get("/a").await.expect(200, "x").cache("hit");
-    assert!(origin.requests() <= 2);
+    for wish in ["max-age=60", "no-cache", "min-fresh=90000"] {
+        host.call("GET", "/a").header("cache-control", wish).send().await.expect(200, "x").cache("hit");
+    }
+    host.call("GET", "/a").header("pragma", "no-cache").send().await.expect(200, "x").cache("hit");
+    assert_eq!(origin.requests(), 1);
+
+    let origin = Origin::serving("/a", ok("x").cache_control("max-age=86400").no_date()).await;
+    let host = TimedHost::with(vhost("a.test").origin(&origin).set("client_cache_control", "honor")).await;
+    host.get("/a").await.expect(200, "x");
+    for (wish, word) in [
+        ("max-age=3600", "hit"),
+        ("max-age=3599", "fwd=request"),
+        ("min-fresh=82800", "hit"),
+        ("min-fresh=82801", "fwd=request"),
+        ("no-cache", "fwd=request"),
+    ] {
+        host.get("/a").await.expect(200, "x");
+        host.advance(HOUR);
+        let before = origin.requests();
+        let asked = host.call("GET", "/a").header("cache-control", wish).send().await;
+        assert_eq!(origin.requests() - before, usize::from(word != "hit"), "{wish}: {asked:?}");
+        assert!(asked.field("cache-status").contains(word), "{wish}: {asked:?}");
+        host.call("GET", "/a").header("cache-control", "no-cache").send().await.expect(200, "x");
+    }
+    assert_eq!(origin.last().header("cache-control"), "no-cache");
+    // A client may take what is stale, until it says how stale; an origin that fails is no reason to take what is unchecked.
+    host.advance(DAY + secs(10));
+    let before = origin.requests();
+    let asked = host.call("GET", "/a").header("cache-control", "max-stale=60").send().await;
+    asked.expect(200, "x").cache("stale");
+    assert_eq!(origin.requests(), before);
+    origin.set("/a", raw(""));
+    host.call("GET", "/a").header("cache-control", "no-cache").send().await.status(502);
+    host.call("GET", "/a").header("cache-control", "max-stale=5").send().await.expect(200, "x").cache("stale");
 }

@@ -10,7 +10,7 @@ use http::header::{CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, HeaderName};
 
 /// What counts for numbers that are too large (RFC 9111 section 1.2.2).
-const MAX_DELTA_SECONDS: u64 = 1 << 31;
+pub(super) const MAX_DELTA_SECONDS: u64 = 1 << 31;
 
 /// Directives of a response that matter to a shared cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,6 +136,32 @@ fn shorter(known: &mut Option<Duration>, new: Duration) {
     *known = Some(known.map_or(new, |known| known.min(new)));
 }
 
+
+    /// What counts on a host that does not let its clients steer: `no-store`, which keeps less, and `only-if-cached`, which asks
+    /// for less.
+    pub fn without_wishes(self) -> Self {
+        Self { no_store: self.no_store, only_if_cached: self.only_if_cached, ..Self::default() }
+    }
+
+    /// Whether a fresh response of this age, fresh for so long more, is not what was asked for (sections 5.2.1.1, 5.2.1.3 and
+    /// 5.2.1.4). With `max-age=0` that is so at any age, as every reload expects.
+    pub fn refuse_fresh(&self, age: Duration, left: Duration) -> bool {
+        self.no_cache || self.is_too_old(age) || self.min_fresh.is_some_and(|wanted| left < wanted)
+    }
+
+    /// Whether a response that has been stale for so long is not what was asked for. Only `max-stale` (section 5.2.1.2) undoes
+    /// that a client who says `max-age` takes nothing stale.
+    pub fn refuse_stale(&self, age: Duration, since: Duration) -> bool {
+        let too_stale = match self.max_stale {
+            None => self.max_age.is_some(),
+            Some(limit) => limit.is_some_and(|limit| since > limit),
+        };
+        self.no_cache || self.is_too_old(age) || self.min_fresh.is_some() || too_stale
+    }
+
+    fn is_too_old(&self, age: Duration) -> bool {
+        self.max_age.is_some_and(|limit| limit.is_zero() || age > limit)
+    }
 /// One directive; the name is in lower case.
 struct Directive {
     name: Vec<u8>,
@@ -171,13 +197,10 @@ impl Argument {
 
     /// The names of a quoted list; none if the directive is to be taken as one without names.
     fn field_names(&self) -> Option<Vec<HeaderName>> {
-        let Self::Quoted(Some(list)) = self else {
-            return None;
-        };
-        let names: Vec<&[u8]> =
-            list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()).collect();
-        let names: Option<Vec<HeaderName>> = names.iter().map(|name| HeaderName::from_bytes(name).ok()).collect();
-        names.filter(|names| !names.is_empty())
+        match self {
+            Self::Quoted(Some(list)) => field_names(list),
+            _ => None,
+        }
     }
 }
 
@@ -187,6 +210,13 @@ fn directives(headers: &HeaderMap, name: &HeaderName) -> Vec<Directive> {
     for line in headers.get_all(name) {
         let mut rest = line.as_bytes();
         while !rest.is_empty() {
+/// The names of a list; none where there are none, or one that is no name.
+pub(super) fn field_names(list: &[u8]) -> Option<Vec<HeaderName>> {
+    let names = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
+    let names: Option<Vec<HeaderName>> = names.map(|name| HeaderName::from_bytes(name).ok()).collect();
+    names.filter(|names| !names.is_empty())
+}
+
             let end = rest.iter().position(|byte| matches!(byte, b',' | b'=')).unwrap_or(rest.len());
             let name = rest[..end].trim_ascii().to_ascii_lowercase();
             let argument = if rest.get(end) == Some(&b'=') {

@@ -28,6 +28,8 @@ pub struct Retention {
     pub no_cache: bool,
     /// must-revalidate, proxy-revalidate or s-maxage: never stale.
     pub must_revalidate: bool,
+    /// s-maxage was given: no client's `max-stale` reaches past it (RFC 9111 section 5.2.2.10), whatever windows are named.
+    pub s_maxage: bool,
     /// RFC 5861.
     pub stale_while_revalidate: Option<Duration>,
     /// RFC 5861; none: a day when the origin cannot be reached.
@@ -81,6 +83,16 @@ fn age_value(response: &HeaderMap) -> u64 {
 pub enum Freshness {
     /// As it is, for this long more.
     Fresh(Duration),
+    /// Fresh, but the client asked for better: not without asking.
+    Unwanted {
+        /// It may be served if the origin fails.
+        if_error: bool,
+    },
+    /// Stale for so long, and the client takes it so.
+    Accepted {
+        /// For how long.
+        since: Duration,
+    },
     /// Not without asking; it has been stale for this long.
     Stale {
         /// For how long.
@@ -94,12 +106,12 @@ pub enum Freshness {
 
 /// Decides for one request. `max_age` is the policy's cap: an entry for which the origin was last asked longer ago than that
 /// counts as missing, and may not be served stale either. It is measured by our own clock from when we asked, not by Age,
-/// since asking again would not make what another cache gave us any younger. Directives of the request are honoured as
-/// configured: by default only `only-if-cached` (which is for the caller), since strangers must not run up origin costs.
+/// since asking again would not make what another cache gave us any younger. `request` has those of the client's directives that
+/// the host honours; `only-if-cached` and `no-store` are for the caller.
 pub fn decide(
     retention: &Retention,
     timing: &Timing,
-    _request: &RequestDirectives,
+    request: &RequestDirectives,
     max_age: Option<Duration>,
     now: Timestamp,
 ) -> Freshness {
@@ -113,14 +125,24 @@ pub fn decide(
         },
     };
     if !retention.no_cache && age < retention.lifetime {
-        return Freshness::Fresh((retention.lifetime - age).min(cap_left));
+        let left = retention.lifetime - age;
+        if request.refuse_fresh(age, left) {
+            // It is fresh: rather that than an error, unless the client wants nothing unchecked.
+            return Freshness::Unwanted { if_error: !request.no_cache };
+        }
+        return Freshness::Fresh(left.min(cap_left));
     }
     let may_be_stale = !retention.no_cache && !retention.must_revalidate;
     let within = |window: Duration| may_be_stale && since < window;
+    let refused = request.refuse_stale(age, since);
+    let while_revalidate = !refused && within(retention.stale_while_revalidate.unwrap_or_default());
+    if may_be_stale && !retention.s_maxage && !refused && !while_revalidate && request.max_stale.is_some() {
+        return Freshness::Accepted { since };
+    }
     Freshness::Stale {
         since,
-        while_revalidate: within(retention.stale_while_revalidate.unwrap_or_default()),
-        if_error: within(retention.stale_if_error.unwrap_or(DEFAULT_STALE_IF_ERROR)),
+        while_revalidate,
+        if_error: !request.no_cache && within(retention.stale_if_error.unwrap_or(DEFAULT_STALE_IF_ERROR)),
     }
 }
 
@@ -228,7 +250,123 @@ mod tests {
         );
     }
 
+    fn asked(line: &'static str) -> RequestDirectives {
+        RequestDirectives::parse(&HeaderMap::from_iter([(http::header::CACHE_CONTROL, HeaderValue::from_static(line))]))
+    }
+
+    #[test]
+    fn a_client_may_ask_for_better_than_fresh() {
+        let plain = Retention { lifetime: secs(60), ..Retention::default() };
+        let at_ten = |line| decide(&plain, &timing(&[], 0, 0), &asked(line), None, at(10_000));
+        let fresh = Freshness::Fresh(secs(50));
+        let unwanted = Freshness::Unwanted { if_error: true };
+        for (line, expected) in [
+            ("max-age=10", fresh),
+            ("max-age=9", unwanted),
+            ("max-age=0", unwanted),
+            ("max-age=x", unwanted),
+            ("max-age=9, max-stale", unwanted),
+            ("min-fresh=50", fresh),
+            ("min-fresh=51", unwanted),
+            ("min-fresh=x", fresh),
+            ("max-stale", fresh),
+            ("no-cache", Freshness::Unwanted { if_error: false }),
+            ("no-cache, max-stale", Freshness::Unwanted { if_error: false }),
+        ] {
+            assert_eq!(at_ten(line), expected, "{line}");
+        }
+        assert_eq!(
+            decide(&plain, &timing(&[], 0, 0), &asked("max-age=0"), None, at(0)),
+            unwanted,
+            "a reload is a reload, however young"
+        );
+    }
+
+    #[test]
+    fn a_client_may_take_what_is_stale_where_nothing_forbids_it() {
+        let plain = Retention { lifetime: secs(60), ..Retention::default() };
+        let at_seventy =
+            |retention: &Retention, line| decide(retention, &timing(&[], 0, 0), &asked(line), None, at(70_000));
+        let accepted = Freshness::Accepted { since: secs(10) };
+        for (line, expected) in [
+            ("max-stale", accepted),
+            ("max-stale=10", accepted),
+            ("max-stale=9", stale(10_000, false, true)),
+            ("max-stale=x", stale(10_000, false, true)),
+            ("max-age=70, max-stale", accepted),
+            ("max-age=69, max-stale", stale(10_000, false, true)),
+            ("max-stale, min-fresh=0", stale(10_000, false, true)),
+            ("max-stale, no-cache", stale(10_000, false, false)),
+            ("max-age=100", stale(10_000, false, true)),
+        ] {
+            assert_eq!(at_seventy(&plain, line), expected, "{line}");
+        }
+        for strict in [
+            Retention { must_revalidate: true, ..plain.clone() },
+            Retention { no_cache: true, ..plain.clone() },
+            Retention { s_maxage: true, ..plain.clone() },
+        ] {
+            assert!(matches!(at_seventy(&strict, "max-stale"), Freshness::Stale { while_revalidate: false, .. }));
+        }
+        let window = Retention { stale_while_revalidate: Some(secs(30)), ..plain };
+        assert_eq!(at_seventy(&window, "max-stale"), stale(10_000, true, true), "and fetched again");
+        for refused in ["max-age=100", "min-fresh=1", "no-cache", "max-stale=9"] {
+            assert!(
+                matches!(at_seventy(&window, refused), Freshness::Stale { while_revalidate: false, .. }),
+                "{refused}"
+            );
+        }
+    }
+
     proptest! {
+        #[test]
+        fn an_honoured_wish_never_gets_more_than_an_ignored_one_but_by_max_stale(
+            lifetime in 0..100u64,
+            windows in proptest::option::of((0..100u64, 0..100u64)),
+            flags in any::<(bool, bool, bool)>(),
+            cap in proptest::option::of(0..100u64),
+            wishes in (
+                any::<bool>(),
+                proptest::option::of(0..100u64),
+                proptest::option::of(0..100u64),
+                proptest::option::of(proptest::option::of(0..100u64)),
+            ),
+            moment in 0..300_000u64,
+        ) {
+            let retention = Retention {
+                lifetime: secs(lifetime),
+                no_cache: flags.0,
+                must_revalidate: flags.1,
+                s_maxage: flags.2,
+                stale_while_revalidate: windows.map(|(window, _)| secs(window)),
+                stale_if_error: windows.map(|(_, window)| secs(window)),
+            };
+            let honoured = RequestDirectives {
+                no_cache: wishes.0,
+                max_age: wishes.1.map(secs),
+                min_fresh: wishes.2.map(secs),
+                max_stale: wishes.3.map(|limit| limit.map(secs)),
+                ..RequestDirectives::default()
+            };
+            let decided =
+                |request: &RequestDirectives| decide(&retention, &timing(&[], 0, 0), request, cap.map(secs), at(moment));
+            // What is served without asking, and what is served if the origin fails.
+            let served = |freshness| match freshness {
+                Freshness::Fresh(_) | Freshness::Accepted { .. } => (true, true),
+                Freshness::Unwanted { if_error } => (false, if_error),
+                Freshness::Stale { while_revalidate, if_error, .. } => (while_revalidate, if_error || while_revalidate),
+            };
+            let (with, without) = (decided(&honoured), decided(&honoured.clone().without_wishes()));
+            let both = (served(with), served(without));
+            if let Freshness::Accepted { since } = with {
+                prop_assert!(honoured.max_stale.is_some_and(|limit| limit.is_none_or(|limit| since <= limit)));
+                prop_assert!(!retention.no_cache && !retention.must_revalidate && !retention.s_maxage);
+            } else {
+                prop_assert!(both.1.0 || !both.0.0, "{:?} {:?}", with, without);
+                prop_assert!(both.1.1 || !both.0.1, "{:?} {:?}", with, without);
+            }
+        }
+
         #[test]
         fn what_is_stale_stays_stale_as_time_passes(
             lifetime in 0..100_000u64,
@@ -243,6 +381,7 @@ mod tests {
                 lifetime: Duration::from_millis(lifetime),
                 no_cache: flags.0,
                 must_revalidate: flags.1,
+                s_maxage: false,
                 stale_while_revalidate: windows.map(|(window, _)| Duration::from_millis(window)),
                 stale_if_error: windows.map(|(_, window)| Duration::from_millis(window)),
             };
@@ -264,6 +403,7 @@ mod tests {
                     prop_assert!(while_revalidate || !while_after);
                     prop_assert!(if_error || !error_after);
                 }
+                _ => prop_assert!(false, "nobody asked for anything"),
             }
         }
 

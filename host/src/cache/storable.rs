@@ -236,6 +236,7 @@ fn retain(lifetime: Duration, said: &ResponseDirectives, rules: &Rules) -> Reten
         stale_if_error,
     }
 }
+        s_maxage: said.s_maxage.is_some(),
 
 /// Whether there is anything to revalidate with.
 fn has_validator(response: &HeaderMap) -> bool {

@@ -184,6 +184,12 @@ static HOST: Shape = Shape::Object(&[
         "Life of what the origin says nothing about.",
     ),
     field(
+        "client_cache_control",
+        &CLIENT_CACHE_CONTROL,
+        Default("\"ignore\""),
+        "What a client's Cache-Control can do: \"ignore\": only no-store and only-if-cached count; \"honor\": all of RFC 9111.",
+    ),
+    field(
         "policy",
         &POLICY,
         Computed("<domain>.wasm in the folder of the policies, if it is there"),
@@ -226,6 +232,7 @@ static CANONICAL: Shape = Shape::Leaf(Leaf::Text("a host name"));
 static ORIGIN_NAME: Shape = Shape::Leaf(Leaf::Text("the name of an origin"));
 static PREFIX: Shape = Shape::Leaf(Leaf::TextOrEmpty("a path without dot segments"));
 static METHODS: Shape = Shape::Leaf(Leaf::Choice(&["read", "all"]));
+static CLIENT_CACHE_CONTROL: Shape = Shape::Leaf(Leaf::Choice(&["ignore", "honor"]));
 static PURGE_METHOD: Shape = Shape::Leaf(Leaf::Choice(&["PURGE", "DELETE"]));
 static PURGE_ALLOW: Shape =
     Shape::Either(&[Shape::Leaf(Leaf::Choice(&["policy"])), Shape::List { each: &NETWORK, least: 1 }]);

@@ -12,7 +12,7 @@ use crate::policy::dropped_file;
 use crate::policy::settings::{ChainSource, Isolation, OnFailure, PolicySettings};
 use crate::tls::{CertificateFiles, Source};
 use crate::units::ByteSize;
-use crate::vhost::{Methods, PurgeAllow, Settings as Host};
+use crate::vhost::{ClientCacheControl, Methods, PurgeAllow, Settings as Host};
 
 /// What stands for a secret.
 const HIDDEN: &str = "(hidden)";
@@ -247,6 +247,10 @@ fn show_host(host: &Host) -> Value {
         "origin": host.origin,
         "prefix": host.prefix,
         "methods": match host.methods { Methods::Read => "read", Methods::All => "all" },
+        "client_cache_control": match host.client_cache_control {
+            ClientCacheControl::Ignore => "ignore",
+            ClientCacheControl::Honor => "honor",
+        },
         "max_body": host.max_body_bytes,
     });
     if let Some(ttl) = host.ttl {

@@ -12,6 +12,7 @@ use super::steps::Carried;
 use crate::origin::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse, RequestBody};
 use crate::semantics::interim::Interim;
 use crate::semantics::{forwarded, hop_by_hop, target};
+use crate::vhost::ClientCacheControl;
 
 /// A request to an origin that can be made more than once: for each path to try, and for each gap of a body.
 #[derive(Clone)]
@@ -59,17 +60,13 @@ impl Ask {
             headers.remove(name);
         }
         if cached {
-            for name in [
-                RANGE,
-                IF_RANGE,
-                IF_MATCH,
-                IF_NONE_MATCH,
-                IF_MODIFIED_SINCE,
-                IF_UNMODIFIED_SINCE,
-                CACHE_CONTROL,
-                PRAGMA,
-            ] {
+            for name in [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE] {
                 headers.remove(name);
+            }
+            // RFC 9111 section 5.2 has directives passed on; where clients steer nothing here, they steer no cache behind us.
+            if carried.site.host.settings.client_cache_control == ClientCacheControl::Ignore {
+                headers.remove(CACHE_CONTROL);
+                headers.remove(PRAGMA);
             }
         }
         if origin.kind() == OriginKind::Http {

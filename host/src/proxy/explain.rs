@@ -130,7 +130,7 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
     let fresh = freshness::decide(
         &stored.retention,
         &stored.timing,
-        &directives(request),
+        &directives(&carried),
         carried.exchange.lookup.max_age,
         now,
     );
@@ -148,6 +148,11 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
         "purge_sequence": stored.sequence.0,
         "freshness": match fresh {
             Freshness::Fresh(left) => json!({ "fresh_for_s": seconds(left) }),
+            Freshness::Unwanted { if_error } => json!({
+                "fresh_but_the_client_wants_better": true,
+                "served_if_the_origin_fails": if_error,
+            }),
+            Freshness::Accepted { since } => json!({ "stale_since_s": seconds(since), "the_client_takes_it": true }),
             Freshness::Stale { since, while_revalidate, if_error } => json!({
                 "stale_since_s": seconds(since),
                 "served_while_revalidating": while_revalidate,

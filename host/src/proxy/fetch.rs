@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::RANGE;
+use http::header::{CACHE_CONTROL, PRAGMA, RANGE};
 use http::{Method, StatusCode};
 
 use super::deliver::Deliverable;
@@ -56,10 +56,13 @@ pub async fn fetch(wanting: Wanting) -> Early {
 pub fn refresh(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) {
     let joined = carried.proxy.cache.join_since(&asked_of(carried, key), Some(entry));
     if let Join::Lead(lead) = joined {
-        let stale = Some(StaleEntry { entry: Arc::clone(entry), if_error: true });
+        let stale = Some(StaleEntry { entry: Arc::clone(entry), if_error: true, why: Forward::Stale });
         let mut forked = carried.fork();
         forked.exchange.request.method = Method::GET;
-        forked.exchange.request.headers.remove(RANGE);
+        // What this client would take is not what the cache wants.
+        for name in [RANGE, CACHE_CONTROL, PRAGMA] {
+            forked.exchange.request.headers.remove(name);
+        }
         let fill = Fill { carried: forked, key: key.clone(), lead: Some(lead), stale };
         tokio::spawn(fill.ask());
     }

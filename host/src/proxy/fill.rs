@@ -161,7 +161,7 @@ impl Fill {
             return self.serve_stale("origin-unreachable");
         }
         release(self.lead, None);
-        let why = if self.stale.is_some() { Forward::Stale } else { Forward::UriMiss };
+        let why = self.stale.as_ref().map_or(Forward::UriMiss, |stale| stale.why);
         failed(self.carried, Outcome::forwarded(why), error)
     }
 
@@ -176,14 +176,16 @@ impl Fill {
             lead.serve_stale(&entry);
         }
         let left = ttl_s(&entry.head.retention, &entry.head.timing, carried.proxy.clock.now());
-        let outcome = Outcome { detail: Some(detail), ..Outcome::hit(left.min(-1)) };
+        // What is fresh was asked about for this client's sake alone.
+        let left = if left > 0 { left } else { left.min(-1) };
+        let outcome = Outcome { detail: Some(detail), ..Outcome::hit(left) };
         Deliverable::entry(Hit { carried, key, entry, outcome })
     }
 
     /// A range that cannot be kept: the client's own Range goes to the origin, and the answer to the client. With `remembered`
     /// it is the key that cannot be kept, and not only this range.
     async fn by_itself(self, ask: &Ask, remembered: Option<Duration>) -> Early {
-        let why = if self.stale.is_some() { Forward::Stale } else { Forward::UriMiss };
+        let why = self.stale.as_ref().map_or(Forward::UriMiss, |stale| stale.why);
         release(self.lead, remembered);
         let carried = self.carried;
         let request = &carried.exchange.request.headers;
@@ -208,7 +210,7 @@ impl Fill {
     /// The entry is still good (RFC 9111 section 4.3.4).
     async fn not_modified(self, come: Come) -> Early {
         let Self { carried, key, lead, stale } = self;
-        let Some(StaleEntry { entry, .. }) = stale else {
+        let Some(StaleEntry { entry, why, .. }) = stale else {
             release(lead, None);
             return failed(carried, Outcome::forwarded(Forward::Stale), &unexpected_304());
         };
@@ -228,7 +230,7 @@ impl Fill {
                 return early;
             }
         };
-        let mut outcome = Outcome::forwarded(Forward::Stale);
+        let mut outcome = Outcome::forwarded(why);
         outcome.forward_status = Some(StatusCode::NOT_MODIFIED);
         outcome.word = Some(Word::Revalidated);
         let timing = Timing::of(&come.response.headers, come.request_at, come.response_at);
@@ -266,8 +268,8 @@ impl Fill {
     /// A whole response.
     async fn whole(self, come: Come, kind: OriginKind) -> Early {
         let Self { carried, key, lead, stale } = self;
-        let why = if stale.is_some() {
-            Forward::Stale
+        let why = if let Some(stale) = &stale {
+            stale.why
         } else if carried.proxy.cache.knows(&asked_of(&carried, &key)) {
             Forward::VaryMiss
         } else {

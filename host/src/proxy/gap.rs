@@ -220,7 +220,7 @@ pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
         return Err(Begun::Changed(Box::new(Wanting { carried, key, stale: None })));
     }
     let Some(slices) = body.first_gap(wanted.clone()).filter(|_| body.is_sliceable()) else { return Ok(hit) };
-    if directives(&hit.carried.exchange.request).only_if_cached {
+    if directives(&hit.carried).only_if_cached {
         return Err(Begun::Answered(only_if_cached(hit.carried)));
     }
     hit.outcome.forward = Some(Forward::Partial);

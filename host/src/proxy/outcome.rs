@@ -53,6 +53,8 @@ pub enum Forward {
     UriMiss,
     /// What is kept for the key was selected by other request fields.
     VaryMiss,
+    /// What is kept is fresh, and the client asked for better.
+    Request,
     /// What is kept is stale.
     Stale,
     /// A part of the body is missing.
@@ -66,6 +68,7 @@ impl Forward {
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
+            Self::Request => "request",
             Self::Stale => "stale",
             Self::Partial => "partial",
         }

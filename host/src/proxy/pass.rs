@@ -86,7 +86,7 @@ pub(super) async fn head_only(mut carried: Box<Carried>) -> Early {
 pub(super) struct Judged {
     pub carried: Box<Carried>,
     pub response: OriginResponse,
-    /// What there was before, if the policy edited it.
+    /// What there was before, if the policy edited it, or if it says something to us that goes no further.
     pub as_sent: Option<Box<AsSent>>,
 }
 

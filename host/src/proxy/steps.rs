@@ -22,11 +22,10 @@ use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::key::CacheKey;
 use crate::local::Local;
-use crate::policy::exchange::RequestView;
 use crate::policy::{ChainLease, Exchange};
 use crate::semantics::interest::Interest;
 use crate::semantics::interim::Interim;
-use crate::vhost::Methods;
+use crate::vhost::{ClientCacheControl, Methods};
 
 /// What is carried along from routing to the end. Boxed wherever it goes: it is large, and each step moves it.
 pub struct Carried {
@@ -184,12 +183,14 @@ pub struct Wanting {
     pub stale: Option<StaleEntry>,
 }
 
-/// An entry that needs a word of the origin.
+/// An entry that needs a word of the origin: stale, or not what the client asked for.
 #[derive(Clone)]
 pub struct StaleEntry {
     pub entry: Arc<Entry>,
     /// It may be served if the origin fails.
     pub if_error: bool,
+    /// Why it is not served as it is.
+    pub why: Forward,
 }
 
 /// Runs the steps. What came in is read at once, before there is a future that it would have to be moved into and out of.
@@ -321,7 +322,7 @@ impl Keyed {
             None => Box::pin(cache.lookup_disk(&asked)).await,
         };
         let now = carried.proxy.clock.now();
-        let directives = directives(request);
+        let directives = directives(&carried);
         let Some(found) = found else {
             if directives.only_if_cached {
                 return Err(only_if_cached(carried));
@@ -330,7 +331,8 @@ impl Keyed {
         };
         let entry = found.entry;
         let max_age = carried.exchange.lookup.max_age;
-        match freshness::decide(&entry.head.retention, &entry.head.timing, &directives, max_age, now) {
+        let freshness = freshness::decide(&entry.head.retention, &entry.head.timing, &directives, max_age, now);
+        match freshness {
             Freshness::Fresh(left) => {
                 // A body that is still coming counts as kept: this request is not forwarded and waits for no other.
                 let outcome = Outcome::hit(seconds(left));
@@ -341,23 +343,32 @@ impl Keyed {
                 let outcome = Outcome::hit(-seconds(since).max(1));
                 Ok(LookedUp::Fresh(Hit { carried, key, entry, outcome }))
             }
-            Freshness::Stale { if_error, .. } => {
+            Freshness::Accepted { since } => {
+                let outcome = Outcome::hit(-seconds(since).max(1));
+                Ok(LookedUp::Fresh(Hit { carried, key, entry, outcome }))
+            }
+            Freshness::Unwanted { if_error } | Freshness::Stale { if_error, .. } => {
                 if directives.only_if_cached {
                     return Err(only_if_cached(carried));
                 }
-                let stale = Some(StaleEntry { entry, if_error });
+                let why = if matches!(freshness, Freshness::Stale { .. }) { Forward::Stale } else { Forward::Request };
+                let stale = Some(StaleEntry { entry, if_error, why });
                 Ok(LookedUp::Wanting(Wanting { carried, key, stale }))
             }
         }
     }
 }
 
-/// The directives of a request, without work for the many that have none.
-pub fn directives(request: &RequestView) -> RequestDirectives {
-    if request.interest.has(Interest::DIRECTIVES) {
-        RequestDirectives::parse(&request.headers)
-    } else {
-        RequestDirectives::default()
+/// The directives of a request that count on its host, without work for the many that have none.
+pub fn directives(carried: &Carried) -> RequestDirectives {
+    let request = &carried.exchange.request;
+    if !request.interest.has(Interest::DIRECTIVES) {
+        return RequestDirectives::default();
+    }
+    let said = RequestDirectives::parse(&request.headers);
+    match carried.site.host.settings.client_cache_control {
+        ClientCacheControl::Honor => said,
+        ClientCacheControl::Ignore => said.without_wishes(),
     }
 }
 

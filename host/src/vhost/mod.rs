@@ -31,6 +31,8 @@ pub struct Settings {
     pub methods: Methods,
     /// Life of what the origin says nothing about; none: a guess by its Last-Modified.
     pub ttl: Option<Duration>,
+    /// What a client's Cache-Control can do.
+    pub client_cache_control: ClientCacheControl,
     /// Its policies.
     pub chain: ChainSettings,
     /// How clients may purge.
@@ -64,6 +66,16 @@ pub enum Methods {
     Read,
     /// Every method goes to an http origin.
     All,
+}
+
+/// What becomes of the wishes that a client has for a cache (RFC 9111 sections 5.2.1 and 5.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCacheControl {
+    /// Only `no-store` and `only-if-cached` count: strangers must not run up what the origin costs.
+    #[default]
+    Ignore,
+    /// All count, and go on to an http origin.
+    Honor,
 }
 
 /// How clients may purge.

@@ -22,7 +22,7 @@
 //! | id, key length, status | u64, u32, u16 |
 //! | request_at, response_at, initial age | u64 milliseconds each |
 //! | lifetime | u64 milliseconds |
-//! | flags | u8: 1 no_cache, 2 must_revalidate, 4 sliceable, 8 inline, 16 edited |
+//! | flags | u8: 1 no_cache, 2 must_revalidate, 4 sliceable, 8 inline, 16 edited, 32 s_maxage |
 //! | stale_while_revalidate, stale_if_error | maybe u64 milliseconds |
 //! | sequence | u64 |
 //! | size | maybe u64 |
@@ -274,6 +274,8 @@ const MUST_REVALIDATE: u8 = 2;
 const SLICEABLE: u8 = 4;
 const INLINE: u8 = 8;
 const EDITED: u8 = 16;
+/// Never set in records of before it was known; then only a host that honours `max-stale` could tell.
+const S_MAXAGE: u8 = 32;
 
 #[derive(Default)]
 struct Encoder(Vec<u8>);
@@ -321,6 +323,7 @@ impl Encoder {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         self.u8(flag(head.retention.no_cache, NO_CACHE)
             | flag(head.retention.must_revalidate, MUST_REVALIDATE)
+            | flag(head.retention.s_maxage, S_MAXAGE)
             | flag(head.sliceable, SLICEABLE)
             | flag(entry.inline.is_some(), INLINE)
             | flag(head.as_sent.is_some(), EDITED));
@@ -433,6 +436,7 @@ impl<'a> Decoder<'a> {
             lifetime,
             no_cache: flags & NO_CACHE != 0,
             must_revalidate: flags & MUST_REVALIDATE != 0,
+            s_maxage: flags & S_MAXAGE != 0,
             stale_while_revalidate: self.maybe(Self::millis)?,
             stale_if_error: self.maybe(Self::millis)?,
         };

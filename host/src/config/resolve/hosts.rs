@@ -17,7 +17,7 @@ use crate::policy::had_named_policy;
 use crate::policy::settings::{ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Secret};
 use crate::semantics::authority::{HostPattern, Hostname};
 use crate::semantics::host_names::HostNames;
-use crate::vhost::{Methods, PurgeAllow, PurgeMethod, Settings};
+use crate::vhost::{ClientCacheControl, Methods, PurgeAllow, PurgeMethod, Settings};
 
 /// Life of what an S3 origin says nothing about: buckets seldom say anything.
 const S3_TTL: Duration = Duration::from_secs(300);
@@ -102,6 +102,10 @@ impl Resolver<'_> {
             prefix: prefix?,
             methods,
             ttl,
+            client_cache_control: match host.text("client_cache_control")?.as_str() {
+                "honor" => ClientCacheControl::Honor,
+                _ => ClientCacheControl::Ignore,
+            },
             purge,
             max_body_bytes: host.size("max_body")?,
             https: https?,

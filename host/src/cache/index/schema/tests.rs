@@ -19,7 +19,7 @@ fn head() -> impl Strategy<Value = EntryHead> {
     let as_sent = (status(), fields()).prop_map(|(status, headers)| Box::new(AsSent { status, headers }));
     (
         (status(), fields(), any::<[u64; 3]>(), millis(), prop::option::of(millis()), prop::option::of(millis())),
-        (any::<[bool; 3]>(), prop::collection::vec(name(), 0..3), prop::collection::vec(".{0,9}", 0..4)),
+        (any::<[bool; 4]>(), prop::collection::vec(name(), 0..3), prop::collection::vec(".{0,9}", 0..4)),
         (".{0,20}", prop::option::of(".{0,20}"), prop::option::of(any::<u64>()), prop::option::of(as_sent)),
     )
         .prop_map(
@@ -36,6 +36,7 @@ fn head() -> impl Strategy<Value = EntryHead> {
                         lifetime,
                         no_cache: flags[0],
                         must_revalidate: flags[1],
+                        s_maxage: flags[3],
                         stale_while_revalidate: swr,
                         stale_if_error: sie,
                     },
