@@ -1,4 +1,4 @@
-//! Cache-Control (RFC 9111 section 5.2), Pragma and Expires as values.
+//! Cache-Control (RFC 9111 section 5.2) and Pragma as values.
 //!
 //! Where a field is at odds with itself the stricter reading wins: of two lifetimes the shorter, an argument that can't be
 //! read is zero, `private` or `no-cache` with field names that can't be read is without names. Directives that we do not
@@ -9,14 +9,16 @@ use std::time::Duration;
 use http::header::{CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, HeaderName};
 
+use super::targeted;
+
 /// What counts for numbers that are too large (RFC 9111 section 1.2.2).
 pub(super) const MAX_DELTA_SECONDS: u64 = 1 << 31;
 
 /// Directives of a response that matter to a shared cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseDirectives {
-    /// A Cache-Control field is there at all.
-    pub present: bool,
+    /// They are those of a targeted field (RFC 9213), beside which Expires and Pragma count for nothing.
+    pub targeted: bool,
     /// `no-store`.
     pub no_store: bool,
     /// `no-cache` without field names.
@@ -48,9 +50,13 @@ pub struct ResponseDirectives {
 }
 
 impl ResponseDirectives {
-    /// Reads all Cache-Control lines.
+    /// Reads the targeted field that counts, else all Cache-Control lines.
     pub fn parse(headers: &HeaderMap) -> Self {
-        let mut read = Self { present: headers.contains_key(CACHE_CONTROL), ..Self::default() };
+        targeted::directives(headers).unwrap_or_else(|| Self::of_cache_control(headers))
+    }
+
+    fn of_cache_control(headers: &HeaderMap) -> Self {
+        let mut read = Self::default();
         for Directive { name, argument } in directives(headers, &CACHE_CONTROL) {
             match name.as_slice() {
                 b"no-store" => read.no_store = true,
@@ -130,12 +136,6 @@ impl RequestDirectives {
         }
         read
     }
-}
-
-fn shorter(known: &mut Option<Duration>, new: Duration) {
-    *known = Some(known.map_or(new, |known| known.min(new)));
-}
-
 
     /// What counts on a host that does not let its clients steer: `no-store`, which keeps less, and `only-if-cached`, which asks
     /// for less.
@@ -162,6 +162,12 @@ fn shorter(known: &mut Option<Duration>, new: Duration) {
     fn is_too_old(&self, age: Duration) -> bool {
         self.max_age.is_some_and(|limit| limit.is_zero() || age > limit)
     }
+}
+
+fn shorter(known: &mut Option<Duration>, new: Duration) {
+    *known = Some(known.map_or(new, |known| known.min(new)));
+}
+
 /// One directive; the name is in lower case.
 struct Directive {
     name: Vec<u8>,
@@ -204,12 +210,6 @@ impl Argument {
     }
 }
 
-/// All directives of all lines.
-fn directives(headers: &HeaderMap, name: &HeaderName) -> Vec<Directive> {
-    let mut found = Vec::new();
-    for line in headers.get_all(name) {
-        let mut rest = line.as_bytes();
-        while !rest.is_empty() {
 /// The names of a list; none where there are none, or one that is no name.
 pub(super) fn field_names(list: &[u8]) -> Option<Vec<HeaderName>> {
     let names = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
@@ -217,6 +217,12 @@ pub(super) fn field_names(list: &[u8]) -> Option<Vec<HeaderName>> {
     names.filter(|names| !names.is_empty())
 }
 
+/// All directives of all lines.
+fn directives(headers: &HeaderMap, name: &HeaderName) -> Vec<Directive> {
+    let mut found = Vec::new();
+    for line in headers.get_all(name) {
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
             let end = rest.iter().position(|byte| matches!(byte, b',' | b'=')).unwrap_or(rest.len());
             let name = rest[..end].trim_ascii().to_ascii_lowercase();
             let argument = if rest.get(end) == Some(&b'=') {
@@ -286,7 +292,6 @@ mod tests {
         assert_eq!(
             read,
             ResponseDirectives {
-                present: true,
                 public: true,
                 max_age: secs(60),
                 s_maxage: secs(30),
@@ -299,7 +304,6 @@ mod tests {
         assert_eq!((read.stale_while_revalidate, read.stale_if_error), (secs(5), secs(7)));
         assert!(read.proxy_revalidate && read.must_understand && !read.must_revalidate);
         assert_eq!(response(&[]), ResponseDirectives::default());
-        assert!(response(&[""]).present);
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub struct EntryHead {
     pub size: Option<u64>,
     /// May be completed slice by slice: a strong ETag and a known size. Else the body is kept whole or not at all.
     pub sliceable: bool,
-    /// What the origin said, where a policy edited it: a 304 freshens this, and the policy edits the result anew.
+    /// What the origin said, where a policy edited it or a field was for us alone: a 304 freshens this, and the policy edits the
+    /// result anew.
     pub as_sent: Option<Box<AsSent>>,
 }
 

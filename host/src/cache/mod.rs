@@ -26,6 +26,7 @@ mod runs;
 mod shared;
 pub mod storable;
 pub mod store;
+pub mod targeted;
 mod upkeep;
 pub mod validation;
 pub mod vary;

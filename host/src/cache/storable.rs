@@ -20,6 +20,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::control::{RequestDirectives, ResponseDirectives};
 use super::freshness::Retention;
+use super::targeted;
 use super::vary::Vary;
 use crate::semantics::etag::EntityTag;
 use crate::semantics::{date, hop_by_hop};
@@ -126,7 +127,7 @@ pub fn decide(
         (Some(lifetime), _) => lifetime,
         (None, Some(ttl)) if by_default => ttl,
         (None, None) if by_default || status.as_u16() == NOT_IMPLEMENTED || said.public => {
-            guessed_lifetime(response).unwrap_or_default()
+            guessed_lifetime(response, &said).unwrap_or_default()
         }
         (None, _) => return Storable::No(NotStorable::NoFreshness),
     };
@@ -189,10 +190,13 @@ fn forbidden(
 }
 
 /// The life that the origin gives (RFC 9111 section 4.2.1). An Expires that is malformed, or without a Date to count from, is
-/// a life of zero; of several the shortest counts.
+/// a life of zero; of several the shortest counts. Beside a targeted field it means nothing (RFC 9213 section 2.2).
 fn origin_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<Duration> {
     if let Some(given) = said.s_maxage.or(said.max_age) {
         return Some(given);
+    }
+    if said.targeted {
+        return None;
     }
     let made = date::of(response, &DATE);
     response
@@ -205,13 +209,13 @@ fn origin_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<Du
 /// A life for what nobody gives one (section 4.2.2): a tenth of the time that it had not changed for when it was made. None
 /// without Last-Modified, nor beside `Pragma: no-cache`: that means nothing in a response (section 5.4), but who writes it
 /// wishes for no guess.
-fn guessed_lifetime(response: &HeaderMap) -> Option<Duration> {
+fn guessed_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<Duration> {
     let changed = date::of(response, &LAST_MODIFIED)?;
     let made = date::of(response, &DATE)?;
     let asked_not_to = response.get_all(PRAGMA).iter().any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-cache"))
     });
-    (!asked_not_to).then(|| (made.since(changed) / 10).min(LONGEST_GUESS))
+    (said.targeted || !asked_not_to).then(|| (made.since(changed) / 10).min(LONGEST_GUESS))
 }
 
 /// Life and windows under the rules of RFC 9111 section 5.2.2 and RFC 5861.
@@ -232,11 +236,11 @@ fn retain(lifetime: Duration, said: &ResponseDirectives, rules: &Rules) -> Reten
         lifetime,
         no_cache: said.no_cache && rules.policy_ttl.is_none_or(|ttl| ttl.is_zero()),
         must_revalidate,
+        s_maxage: said.s_maxage.is_some(),
         stale_while_revalidate,
         stale_if_error,
     }
 }
-        s_maxage: said.s_maxage.is_some(),
 
 /// Whether there is anything to revalidate with.
 fn has_validator(response: &HeaderMap) -> bool {
@@ -269,7 +273,7 @@ pub fn fields_withheld(response: &HeaderMap) -> HeaderMap {
             }
         }
     }
-    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE] {
+    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE, targeted::OWN] {
         withheld.remove(name);
     }
     hop_by_hop::strip(&mut withheld);

@@ -44,18 +44,17 @@ pub fn freshened(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     if same_tag || EntityTag::of(&update).is_none() {
         update.remove(ETAG);
     }
-    // What the 304 names as private or not to be reused is neither taken from it nor kept from before.
-    let said = ResponseDirectives::parse(&update);
     let mut merged = stored.clone();
-    for name in said.private_fields.iter().chain(&said.no_cache_fields) {
-        update.remove(name);
-        merged.remove(name);
-    }
     for name in update.keys() {
         merged.remove(name);
     }
     for (name, value) in &update {
         merged.append(name, value.clone());
+    }
+    // What is named as private or not to be reused now is neither taken from the 304 nor kept from before.
+    let said = ResponseDirectives::parse(&merged);
+    for name in said.private_fields.iter().chain(&said.no_cache_fields) {
+        merged.remove(name);
     }
     merged
 }

@@ -25,6 +25,7 @@ use crate::cache::freshness::{Retention, Timing};
 use crate::cache::key::CacheKey;
 use crate::cache::purges::PurgeSequence;
 use crate::cache::storable::{self, NotStorable, Storable};
+use crate::cache::targeted;
 use crate::cache::validation;
 use crate::clock::Timestamp;
 use crate::origin::{OriginError, OriginKind, OriginResponse};
@@ -256,7 +257,9 @@ impl Fill {
                 carried.proxy.cache.remove(&entry);
                 release(lead, remember(&carried, why));
                 // This client gets it as the origin and the policy have it now: `private` of the 304 included.
-                let head = EntryHead { status: merged.status, headers: merged.headers, timing, ..entry.head.clone() };
+                let mut headers = merged.headers;
+                headers.remove(targeted::OWN);
+                let head = EntryHead { status: merged.status, headers, timing, ..entry.head.clone() };
                 Arc::new(entry.with_head(head))
             }
         };

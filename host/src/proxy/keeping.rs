@@ -14,6 +14,7 @@ use crate::cache::entry::{Entry, EntryHead};
 use crate::cache::fill::{Lead, Writer};
 use crate::cache::key::CacheKey;
 use crate::cache::storable::{self, NotStorable, Rules, Storable};
+use crate::cache::targeted;
 use crate::cache::vary::{Vary, VaryFields};
 use crate::origin::OriginKind;
 
@@ -77,8 +78,15 @@ pub fn remember(carried: &Carried, why: NotStorable) -> Option<Duration> {
     }
 }
 
-/// The fields to keep.
+/// The fields to keep and to send.
 pub fn to_keep(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = to_keep_as_sent(headers);
+    kept.remove(targeted::OWN);
+    kept
+}
+
+/// The fields to keep for what a 304 freshens: with what the origin says to us alone, since a 304 need not repeat it.
+pub fn to_keep_as_sent(headers: &HeaderMap) -> HeaderMap {
     let mut kept = storable::headers_to_keep(headers);
     for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE, SURROGATE_KEY, CACHE_TAG] {
         kept.remove(name);

@@ -8,13 +8,14 @@ use super::ask::{Answer, Ask};
 use super::decide;
 use super::deliver::{Deliverable, Source};
 use super::failure;
-use super::keeping::to_keep;
+use super::keeping::to_keep_as_sent;
 use super::outcome::{Forward, Outcome, Word};
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Upload};
 use crate::cache::entry::AsSent;
 use crate::cache::error::CacheError;
 use crate::cache::purges::PurgeScope;
+use crate::cache::targeted;
 use crate::origin::{BodyStream, OriginError, OriginResponse, RequestBody};
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
@@ -97,8 +98,11 @@ pub(super) async fn judge(
     path: &str,
     word: Word,
 ) -> Result<Judged, Early> {
+    let told_us = response.headers.contains_key(targeted::OWN);
     if !carried.policies.exports(Phase::OnOriginResponse) {
-        return Ok(Judged { carried, response, as_sent: None });
+        let as_sent =
+            told_us.then(|| Box::new(AsSent { status: response.status, headers: to_keep_as_sent(&response.headers) }));
+        return Ok(Judged { carried, response, as_sent });
     }
     let sent = AsSent { status: response.status, headers: response.headers.clone() };
     carried.exchange.response = Some(ResponseView {
@@ -112,8 +116,8 @@ pub(super) async fn judge(
         response.status = view.status;
         response.headers = view.headers;
     }
-    let edited = sent.status != response.status || sent.headers != response.headers;
-    let as_sent = edited.then(|| Box::new(AsSent { status: sent.status, headers: to_keep(&sent.headers) }));
+    let edited = told_us || sent.status != response.status || sent.headers != response.headers;
+    let as_sent = edited.then(|| Box::new(AsSent { status: sent.status, headers: to_keep_as_sent(&sent.headers) }));
     Ok(Judged { carried, response, as_sent })
 }
 
@@ -125,7 +129,8 @@ pub(super) fn passed_on(
     outcome: Outcome,
     negotiate: bool,
 ) -> Early {
-    let OriginResponse { status, headers, length, body, .. } = response;
+    let OriginResponse { status, mut headers, length, body, .. } = response;
+    headers.remove(targeted::OWN);
     let source = Source::Stream { pieces: pieces(body), length };
     Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path.into()), negotiate })
 }

@@ -22,10 +22,11 @@ const ALWAYS: [HeaderName; 11] = [
 ];
 
 /// End-to-end whatever Connection says: what decides about keeping, about who asks, and what the body is.
-const NEVER: [HeaderName; 20] = [
+const NEVER: [HeaderName; 22] = [
     header::AGE,
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
+    HeaderName::from_static("cdn-cache-control"),
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
@@ -38,6 +39,7 @@ const NEVER: [HeaderName; 20] = [
     header::HOST,
     header::LAST_MODIFIED,
     header::PRAGMA,
+    HeaderName::from_static("proxyhost-cache-control"),
     header::SET_COOKIE,
     header::VARY,
     header::VIA,
