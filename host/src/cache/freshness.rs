@@ -62,13 +62,14 @@ impl Timing {
     }
 }
 
-/// The Age field: the first value where there are several, nothing where it is no number (section 5.1).
+/// The Age field: the first value where there are several, nothing where it is no number (section 5.1). Empty members of a list
+/// are none (RFC 9110 section 5.6.1.2).
 fn age_value(response: &HeaderMap) -> u64 {
-    let Some(value) = response.get(AGE) else {
+    let mut members = response.get_all(AGE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let Some(first) = members.find_map(|member| Some(member.trim_ascii()).filter(|member| !member.is_empty())) else {
         return 0;
     };
-    let first = value.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-    if first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
+    if !first.iter().all(u8::is_ascii_digit) {
         return 0;
     }
     std::str::from_utf8(first)

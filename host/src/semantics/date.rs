@@ -1,4 +1,5 @@
-//! HTTP dates (RFC 9110 section 5.6.7): all three forms are read, the first is written.
+//! HTTP dates (RFC 9110 section 5.6.7): all three forms are read, the first is written. Names of days, months and the zone are read
+//! in any case, as caches should (RFC 9111 section 4.2).
 
 use http::header::DATE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -7,8 +8,19 @@ use crate::clock::Timestamp;
 
 /// Reads a date; none if it is malformed or before 1970.
 pub fn parse(value: &HeaderValue) -> Option<Timestamp> {
-    let time = httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()?;
+    let text = value.to_str().ok()?.trim();
+    let time = httpdate::parse_http_date(text).or_else(|_| httpdate::parse_http_date(&in_case(text))).ok()?;
     Some(Timestamp::from_system(time))
+}
+
+/// Words with a capital in front, and the zone in capitals.
+fn in_case(text: &str) -> String {
+    let mut spelled = String::with_capacity(text.len());
+    for character in text.chars() {
+        let within = spelled.ends_with(|before: char| before.is_ascii_alphabetic());
+        spelled.push(if within { character.to_ascii_lowercase() } else { character.to_ascii_uppercase() });
+    }
+    if spelled.ends_with("Gmt") { spelled.replace("Gmt", "GMT") } else { spelled }
 }
 
 /// The date of a field that stands there once and is valid.
@@ -46,7 +58,12 @@ mod tests {
         for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(parse(&HeaderValue::from_static(text)), Some(EXAMPLE), "{text}");
         }
+        for text in ["sun, 06 NOV 1994 08:49:37 gmt", "SUNDAY, 06-nov-94 08:49:37 GMT", "sun nov  6 08:49:37 1994"] {
+            assert_eq!(parse(&HeaderValue::from_static(text)), Some(EXAMPLE), "{text}");
+        }
         for text in [
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
             "0",
             "-1",
             "",

@@ -33,7 +33,10 @@ fn initial_age_is_the_larger_of_two_guesses() {
     assert_eq!(initial(&[DATE_AT_BEGIN, ("age", "10")], 5000, 6000), secs(11));
     assert_eq!(initial(&[("age", "10, 20")], 0, 0), secs(10));
     assert_eq!(initial(&[("age", "10"), ("age", "20")], 0, 0), secs(10));
-    for bad in ["-1", "x", "", "1.5", "+3"] {
+    assert_eq!(initial(&[("age", ", 10"), ("age", "20")], 0, 0), secs(10));
+    assert_eq!(initial(&[("age", ""), ("age", "\t20 ")], 0, 0), secs(20));
+    assert_eq!(initial(&[("age", "x, 20")], 0, 0), secs(0));
+    for bad in ["-1", "x", "", "1.5", "+3", "\"3\"", "3;a=1", "3 4", "0x3"] {
         assert_eq!(initial(&[("age", bad)], 0, 0), secs(0), "{bad}");
     }
     assert_eq!(initial(&[("age", "99999999999999999999999")], 0, 0), secs(1 << 31));
