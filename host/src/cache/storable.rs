@@ -180,7 +180,7 @@ fn forbidden(
     if Vary::parse(response) == Vary::Anything {
         return Some(NotStorable::VaryAny);
     }
-    let given_life = !said.no_cache && origin_lifetime(response, said).is_some_and(|lifetime| !lifetime.is_zero());
+    let given_life = has_life(response, said);
     // A Set-Cookie that `private` or `no-cache` names is not kept, and so is no reason against keeping the rest.
     let cookie_kept = !said.private_fields.contains(&SET_COOKIE) && !said.no_cache_fields.contains(&SET_COOKIE);
     if response.contains_key(SET_COOKIE) && cookie_kept && !given_life {
@@ -204,6 +204,15 @@ fn origin_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<Du
         .iter()
         .map(|value| date::parse(value).zip(made).map(|(expires, made)| expires.since(made)).unwrap_or_default())
         .min()
+}
+
+/// Whether the origin gives a life in so many words, longer than zero.
+pub fn gives_life(response: &HeaderMap) -> bool {
+    has_life(response, &ResponseDirectives::parse(response))
+}
+
+fn has_life(response: &HeaderMap, said: &ResponseDirectives) -> bool {
+    !said.no_cache && origin_lifetime(response, said).is_some_and(|lifetime| !lifetime.is_zero())
 }
 
 /// A life for what nobody gives one (section 4.2.2): a tenth of the time that it had not changed for when it was made. None

@@ -2,17 +2,17 @@
 
 use http::HeaderMap;
 use http::header::{
-    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED, SET_COOKIE,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LAST_MODIFIED, SET_COOKIE,
 };
 
 use super::control::ResponseDirectives;
+use super::storable;
 use crate::semantics::etag::EntityTag;
 use crate::semantics::{date, hop_by_hop};
 
-/// What a 304 does not change: the stored body depends on it, or it is told anew at each use. A Set-Cookie of a 304 is for
-/// the client on whose behalf we asked, and kept it would be handed to all others.
-const UNCHANGED: [HeaderName; 6] = [AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, SET_COOKIE];
+/// What a 304 does not change: the stored body depends on it, or it is told anew at each use.
+const UNCHANGED: [HeaderName; 4] = [AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE];
 
 /// The fields to add to a request so that the origin can answer 304: If-None-Match, If-Modified-Since. None without a
 /// validator. They are the stored values byte for byte, since there are origins that compare text.
@@ -31,14 +31,18 @@ pub fn conditions(stored: &HeaderMap) -> Option<HeaderMap> {
     (!conditions.is_empty()).then_some(conditions)
 }
 
-/// The stored fields updated by those of a 304 (section 3.2): all but Content-Length, Content-Encoding, Content-Type,
-/// Content-Range, Set-Cookie, Age, hop-by-hop fields, those that its `no-cache` or `private` names, and an ETag that is
-/// the stored one in weak form.
+/// The stored fields updated by those of a 304 or of a HEAD (section 3.2): all but Content-Length, Content-Encoding,
+/// Content-Range, Age, hop-by-hop fields, those that `no-cache` or `private` names, and an ETag that is the stored one in weak
+/// form. A Set-Cookie counts where the update gives a life in so many words, as it would in a whole response; without that it is
+/// for the client on whose behalf we asked, and kept it would be handed to all others.
 pub fn freshened(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     let mut update = not_modified.clone();
     hop_by_hop::strip(&mut update);
     for name in &UNCHANGED {
         update.remove(name);
+    }
+    if !storable::gives_life(&update) {
+        update.remove(SET_COOKIE);
     }
     let same_tag = EntityTag::of(stored).zip(EntityTag::of(&update)).is_some_and(|(old, new)| old.weak_eq(&new));
     if same_tag || EntityTag::of(&update).is_none() {
@@ -73,6 +77,20 @@ pub fn selects(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
         (Some(given), Some(modified)) => given == modified,
         (Some(_), None) => kept.is_some(),
     }
+}
+
+/// Whether the 200 to a HEAD is about what is stored (section 4.3.5): the validators and the length that it gives are those of the
+/// stored response. None where it gives no validator to tell by: a length alone would let a HEAD prolong what has changed.
+pub fn agrees(stored: &HeaderMap, size: Option<u64>, head: &HeaderMap) -> Option<bool> {
+    let tags = EntityTag::of(head).map(|given| EntityTag::of(stored).is_some_and(|kept| kept.weak_eq(&given)));
+    let dates =
+        date::of(head, &LAST_MODIFIED).map(|given| date::of(stored, &LAST_MODIFIED).is_some_and(|kept| kept == given));
+    let length = head.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let another_length = length.zip(size).is_some_and(|(given, kept)| given != kept);
+    if tags == Some(false) || dates == Some(false) || another_length {
+        return Some(false);
+    }
+    tags.or(dates)
 }
 
 #[cfg(test)]
@@ -130,8 +148,9 @@ mod tests {
         ]);
         let expected = map(&[
             ("etag", "\"a\""),
-            ("content-type", "text/html"),
+            ("content-type", "text/plain"),
             ("content-encoding", "gzip"),
+            ("set-cookie", "id=1"),
             ("cache-control", "max-age=60"),
             ("x-old", "1"),
             ("x-many", "3"),
@@ -139,6 +158,37 @@ mod tests {
             ("date", LATER),
         ]);
         assert_eq!(freshened(&stored, &not_modified), expected);
+    }
+
+    #[test]
+    fn the_cookie_of_a_304_that_gives_no_life_is_not_for_others() {
+        for control in ["public", "max-age=0", "no-cache, max-age=60"] {
+            let not_modified = map(&[("set-cookie", "id=2"), ("cache-control", control)]);
+            let merged = freshened(&map(&[("set-cookie", "id=1")]), &not_modified);
+            assert_eq!(merged["set-cookie"], "id=1", "{control}");
+        }
+    }
+
+    #[test]
+    fn a_head_agrees_by_validators_and_length() {
+        for (stored, given, expected) in [
+            (&[("etag", "\"a\"")][..], &[("etag", "\"a\"")][..], Some(true)),
+            (&[("etag", "\"a\"")], &[("etag", "\"b\"")], Some(false)),
+            (&[("etag", "W/\"a\"")], &[("etag", "\"a\""), ("content-length", "5")], Some(true)),
+            (&[("etag", "\"a\"")], &[("etag", "\"a\""), ("content-length", "6")], Some(false)),
+            (
+                &[("etag", "\"a\""), ("last-modified", MODIFIED)],
+                &[("etag", "\"a\""), ("last-modified", LATER)],
+                Some(false),
+            ),
+            (&[("last-modified", MODIFIED)], &[("last-modified", MODIFIED)], Some(true)),
+            (&[("last-modified", MODIFIED)], &[("etag", "\"a\"")], Some(false)),
+            (&[("etag", "\"a\"")], &[("content-length", "5")], None),
+            (&[("etag", "\"a\"")], &[("content-length", "6")], Some(false)),
+            (&[], &[("x", "y")], None),
+        ] {
+            assert_eq!(agrees(&map(stored), Some(5), &map(given)), expected, "{stored:?} {given:?}");
+        }
     }
 
     #[test]
@@ -180,8 +230,8 @@ mod tests {
             }
             let stored = map(&[("etag", "\"a\""), ("x", "1")]);
             let merged = freshened(&stored, &headers);
-            prop_assert!(!merged.contains_key("set-cookie"));
-            let _ = (selects(&stored, &headers), selects(&headers, &stored), conditions(&headers));
+            prop_assert!(!merged.contains_key("set-cookie") || storable::gives_life(&merged));
+            let _ = (agrees(&stored, Some(5), &headers), selects(&stored, &headers), selects(&headers, &stored), conditions(&headers));
         }
     }
 }

@@ -22,8 +22,11 @@ const MAX_JOINS: usize = 4;
 /// Asks the origin for what the cache wants, alone or with others.
 pub async fn fetch(wanting: Wanting) -> Early {
     let Wanting { mut carried, mut key, mut stale } = wanting;
-    if carried.is_head() && stale.is_none() {
-        return head_only(carried).await;
+    if carried.is_head() {
+        return match stale {
+            None => head_only(carried).await,
+            stale => Fill { carried, key, lead: None, stale }.ask_head().await,
+        };
     }
     for _ in 0..MAX_JOINS {
         let joined = {

@@ -42,12 +42,13 @@ pub(super) struct Fill {
 }
 
 /// What an origin answered to the cache, with what is needed to keep it.
-struct Come {
-    response: OriginResponse,
-    path: String,
-    request_at: Timestamp,
-    response_at: Timestamp,
-    sequence: PurgeSequence,
+pub(super) struct Come {
+    pub response: OriginResponse,
+    pub path: String,
+    pub request_at: Timestamp,
+    pub response_at: Timestamp,
+    /// The newest purge before it was asked for.
+    pub sequence: PurgeSequence,
 }
 
 impl Fill {
@@ -128,7 +129,7 @@ impl Fill {
                 StatusCode::NOT_MODIFIED if conditions.is_some() => {
                     let stored = self.stale.as_ref().map(|stale| stale.entry.head.as_sent().1);
                     if stored.is_some_and(|stored| validation::selects(stored, &come.response.headers)) {
-                        return self.not_modified(come).await;
+                        return self.still_good(come).await;
                     }
                     // It speaks of another response than ours: ask for the thing itself.
                     conditions = None;
@@ -142,13 +143,13 @@ impl Fill {
                 status if status.is_server_error() && self.stale_for(status) => {
                     return self.serve_stale("origin-error");
                 }
-                _ => return self.whole(come, ask.kind()).await,
+                _ => return self.whole(come, ask.kind(), None).await,
             }
         }
     }
 
     /// Whether stale is better than this status: only where header or policy said so (RFC 5861 section 4).
-    fn stale_for(&self, status: StatusCode) -> bool {
+    pub(super) fn stale_for(&self, status: StatusCode) -> bool {
         matches!(status.as_u16(), 500 | 502 | 503 | 504)
             && self
                 .stale
@@ -156,7 +157,7 @@ impl Fill {
                 .is_some_and(|stale| stale.if_error && stale.entry.head.retention.stale_if_error.is_some())
     }
 
-    fn origin_failed(self, error: &OriginError) -> Early {
+    pub(super) fn origin_failed(self, error: &OriginError) -> Early {
         if self.stale.as_ref().is_some_and(|stale| stale.if_error) {
             tracing::warn!(%error, host = %self.carried.site.host.settings.name, "origin failed, stale is served");
             return self.serve_stale("origin-unreachable");
@@ -166,7 +167,7 @@ impl Fill {
         failed(self.carried, Outcome::forwarded(why), error)
     }
 
-    fn serve_stale(self, detail: &'static str) -> Early {
+    pub(super) fn serve_stale(self, detail: &'static str) -> Early {
         let Self { carried, key, lead, stale } = self;
         let Some(StaleEntry { entry, .. }) = stale else {
             release(lead, None);
@@ -208,8 +209,8 @@ impl Fill {
         }
     }
 
-    /// The entry is still good (RFC 9111 section 4.3.4).
-    async fn not_modified(self, come: Come) -> Early {
+    /// The entry is still good (RFC 9111 sections 4.3.4 and 4.3.5).
+    pub(super) async fn still_good(self, come: Come) -> Early {
         let Self { carried, key, lead, stale } = self;
         let Some(StaleEntry { entry, why, .. }) = stale else {
             release(lead, None);
@@ -232,7 +233,7 @@ impl Fill {
             }
         };
         let mut outcome = Outcome::forwarded(why);
-        outcome.forward_status = Some(StatusCode::NOT_MODIFIED);
+        outcome.forward_status = Some(come.response.status);
         outcome.word = Some(Word::Revalidated);
         let timing = Timing::of(&come.response.headers, come.request_at, come.response_at);
         let entry = match storable_by(&carried, merged.status, &merged.headers) {
@@ -268,11 +269,11 @@ impl Fill {
         answer
     }
 
-    /// A whole response.
-    async fn whole(self, come: Come, kind: OriginKind) -> Early {
+    /// A whole response, and why it was asked for if that is not what the cache lacked.
+    pub(super) async fn whole(self, come: Come, kind: OriginKind, why: Option<Forward>) -> Early {
         let Self { carried, key, lead, stale } = self;
-        let why = if let Some(stale) = &stale {
-            stale.why
+        let why = if let Some(why) = why.or(stale.as_ref().map(|stale| stale.why)) {
+            why
         } else if carried.proxy.cache.knows(&asked_of(&carried, &key)) {
             Forward::VaryMiss
         } else {

@@ -19,6 +19,7 @@ mod failure;
 mod fetch;
 mod fill;
 mod gap;
+mod head;
 mod keeping;
 mod multipart;
 mod outcome;
