@@ -20,6 +20,7 @@ mod fetch;
 mod fill;
 mod gap;
 mod head;
+mod invalidate;
 mod keeping;
 mod multipart;
 mod outcome;

@@ -8,17 +8,19 @@ use super::ask::{Answer, Ask};
 use super::decide;
 use super::deliver::{Deliverable, Source};
 use super::failure;
+use super::fill::{Come, Fill};
+use super::invalidate;
 use super::keeping::to_keep_as_sent;
 use super::outcome::{Forward, Outcome, Word};
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Upload};
 use crate::cache::entry::AsSent;
-use crate::cache::error::CacheError;
-use crate::cache::purges::PurgeScope;
+use crate::cache::storable;
 use crate::cache::targeted;
 use crate::origin::{BodyStream, OriginError, OriginResponse, RequestBody};
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
+use crate::semantics::date;
 
 /// What the cache has no part in: passed on with the client's own conditions and ranges.
 pub async fn pass(decided: Decided, why: Forward) -> Early {
@@ -34,28 +36,28 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
     let method = carried.exchange.request.method.clone();
     let max_bytes = carried.site.host.settings.max_body_bytes;
     let body = request_body(upload, max_bytes);
-    let answer = match ask.send(&method, body, |_| None).await {
+    let request_at = carried.proxy.clock.now();
+    let Answer { mut response, path } = match ask.send(&method, body, |_| None).await {
         Ok(answer) => answer,
         Err(error) => return failed(carried, Outcome::forwarded(why), &error),
     };
     let mut outcome = Outcome::forwarded(why);
-    outcome.forward_status = Some(answer.response.status);
-    if !method.is_safe() && answer.response.status.as_u16() < 400 {
-        // RFC 9111 section 4.4: what was kept of the target is no longer true.
-        let request = &carried.exchange.request;
-        let scope = PurgeScope::Path {
-            host: carried.exchange.request.host.as_str().to_owned(),
-            path: request.path().to_owned(),
-        };
-        match carried.proxy.cache.invalidate(scope).await {
-            Ok(_) => {}
-            Err(error @ CacheError::PurgeNotPassedOn(_)) => {
-                tracing::warn!(%error, "invalidation after an unsafe method failed");
-            }
-            Err(error) => tracing::error!(%error, "invalidation after an unsafe method failed"),
+    outcome.forward_status = Some(response.status);
+    invalidate::after(&carried, &method, response.status, &response.headers).await;
+    if method == Method::POST && response.status == StatusCode::OK && !carried.exchange.lookup.bypass {
+        let response_at = carried.proxy.clock.now();
+        date::ensure_date(&mut response.headers, response_at);
+        // What a GET would get too, and said to live: kept for those that come (RFC 9110 section 9.3.3). The purge that this
+        // request was itself does not hit it.
+        if storable::gives_life(&response.headers)
+            && invalidate::is_of_target(&carried, &response.headers)
+            && let Ok(key) = decide::key(&carried)
+        {
+            let sequence = carried.proxy.cache.sequence();
+            let come = Come { response, path, request_at, response_at, sequence };
+            return Fill { carried, key, lead: None, stale: None }.whole(come, ask.kind(), Some(why)).await;
         }
     }
-    let Answer { response, path } = answer;
     match judge(carried, response, &path, outcome.word()).await {
         Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, false),
         Err(early) => early,

@@ -11,5 +11,6 @@ pub mod host_names;
 pub mod interest;
 pub mod interim;
 pub mod precondition;
+pub mod reference;
 pub mod target;
 pub mod versions;

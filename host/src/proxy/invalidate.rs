@@ -1,0 +1,52 @@
+//! What an unsafe method makes untrue of what is kept (RFC 9111 section 4.4).
+//!
+//! The target, and what the answer's Location and Content-Location name on the same origin: of another origin nobody may
+//! invalidate anything. A path goes with all its queries and variants, which is more than is asked for and never too little.
+
+use http::header::{CONTENT_LOCATION, LOCATION};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::steps::Carried;
+use crate::cache::error::CacheError;
+use crate::cache::purges::PurgeScope;
+use crate::semantics::reference::Base;
+
+/// Invalidates, if the answer says that something was done: an error does not.
+pub async fn after(carried: &Carried, method: &Method, status: StatusCode, response: &HeaderMap) {
+    if method.is_safe() || status.as_u16() >= 400 {
+        return;
+    }
+    let request = &carried.exchange.request;
+    let mut paths = vec![request.path().to_owned()];
+    for name in [LOCATION, CONTENT_LOCATION] {
+        let named = response.get(&name).and_then(|value| base(carried).same_origin(value.to_str().ok()?));
+        if let Some(target) = named
+            && !paths.iter().any(|path| path == target.path())
+        {
+            paths.push(target.path().to_owned());
+        }
+    }
+    for path in paths {
+        let scope = PurgeScope::Path { host: request.host.as_str().to_owned(), path };
+        match carried.proxy.cache.invalidate(scope).await {
+            Ok(_) => {}
+            Err(error @ CacheError::PurgeNotPassedOn(_)) => {
+                tracing::warn!(%error, "invalidation after an unsafe method failed");
+            }
+            Err(error) => tracing::error!(%error, "invalidation after an unsafe method failed"),
+        }
+    }
+}
+
+/// Whether an answer to POST says that a GET would get the same (RFC 9110 section 9.3.3): its Content-Location is the target.
+pub fn is_of_target(carried: &Carried, response: &HeaderMap) -> bool {
+    let mut named = response.get_all(CONTENT_LOCATION).iter();
+    let (Some(value), None) = (named.next(), named.next()) else { return false };
+    let target = value.to_str().ok().and_then(|reference| base(carried).same_origin(reference));
+    target.is_some_and(|target| target.raw() == carried.exchange.request.target.raw())
+}
+
+fn base(carried: &Carried) -> Base<'_> {
+    let request = &carried.exchange.request;
+    Base { scheme: request.scheme, host: &request.host, port: request.port, raw: request.target.raw() }
+}
