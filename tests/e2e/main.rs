@@ -8,6 +8,7 @@ mod access_log;
 mod acme;
 mod admin;
 mod bad_targets;
+mod caching;
 mod capability;
 mod conditional;
 mod config_errors;
