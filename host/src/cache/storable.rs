@@ -75,6 +75,11 @@ pub enum NotStorable {
 }
 
 impl NotStorable {
+    /// It is this request whose answer may not be kept: nothing is said of the key, nor of what is kept for it.
+    pub fn is_of_request(self) -> bool {
+        matches!(self, Self::RequestNoStore | Self::Authorization | Self::Method)
+    }
+
     /// The word for logs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -236,8 +236,9 @@ impl Fill {
         outcome.forward_status = Some(come.response.status);
         outcome.word = Some(Word::Revalidated);
         let timing = Timing::of(&come.response.headers, come.request_at, come.response_at);
+        let same_place = vary_of(&merged.headers) == entry.head.vary;
         let entry = match storable_by(&carried, merged.status, &merged.headers) {
-            Storable::Yes(retention) => {
+            Storable::Yes(retention) if same_place => {
                 let mut head = entry.head.clone();
                 head.status = merged.status;
                 head.headers = to_keep(&merged.headers);
@@ -253,10 +254,22 @@ impl Fill {
                     None => carried.proxy.cache.freshen(&entry, head),
                 }
             }
-            Storable::No(why) => {
-                outcome.detail = Some(why.as_str());
-                carried.proxy.cache.remove(&entry);
-                release(lead, remember(&carried, why));
+            other => {
+                match other {
+                    Storable::No(why) => {
+                        outcome.detail = Some(why.as_str());
+                        if !why.is_of_request() {
+                            carried.proxy.cache.remove(&entry);
+                        }
+                        release(lead, remember(&carried, why));
+                    }
+                    // It varies by other fields than it did: whose answer it is has to be asked anew.
+                    Storable::Yes(_) => {
+                        outcome.detail = Some("vary-changed");
+                        carried.proxy.cache.remove(&entry);
+                        release(lead, None);
+                    }
+                }
                 // This client gets it as the origin and the policy have it now: `private` of the 304 included.
                 let mut headers = merged.headers;
                 headers.remove(targeted::OWN);
@@ -297,6 +310,7 @@ impl Fill {
                 release(lead, remembered);
                 if let Some(stale) = &stale
                     && !response.status.is_server_error()
+                    && !reason.is_of_request()
                 {
                     carried.proxy.cache.remove(&stale.entry);
                 }

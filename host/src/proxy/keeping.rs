@@ -71,11 +71,7 @@ pub fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -
 
 /// For how long the key is remembered as not cacheable.
 pub fn remember(carried: &Carried, why: NotStorable) -> Option<Duration> {
-    match why {
-        // It is this request that was not to be kept, not the key.
-        NotStorable::RequestNoStore | NotStorable::Authorization | NotStorable::Method => None,
-        _ => Some(carried.exchange.store.hit_for_miss.unwrap_or(HIT_FOR_MISS)),
-    }
+    (!why.is_of_request()).then(|| carried.exchange.store.hit_for_miss.unwrap_or(HIT_FOR_MISS))
 }
 
 /// The fields to keep and to send.
