@@ -107,6 +107,10 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// Since when the socket has taken nothing of what we have for it.
     blocked_since: AtomicU64,
+    /// Bodies of requests that are still coming in, whether they are answered or not.
+    receiving: AtomicUsize,
+    /// A message has begun to come in and is not complete (HTTP/1.1).
+    amid: AtomicBool,
     /// Interim responses (HTTP/1.1).
     line: Arc<Line>,
     /// The listener drains: no time for courtesies.
@@ -141,6 +145,8 @@ impl Activity {
                 Protocol::Http2 => NEVER,
             }),
             blocked_since: AtomicU64::new(NEVER),
+            receiving: AtomicUsize::new(0),
+            amid: AtomicBool::new(false),
             line: Arc::default(),
             hurry: AtomicBool::new(false),
             last: AtomicBool::new(false),
@@ -164,6 +170,7 @@ impl Activity {
         if self.protocol == Protocol::Http1
             && self.head_since.load(Ordering::Relaxed) == NEVER
             && self.in_flight.load(Ordering::Relaxed) == 0
+            && self.receiving.load(Ordering::Relaxed) == 0
         {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
@@ -215,10 +222,23 @@ impl Activity {
         self.upgraded.load(Ordering::Relaxed)
     }
 
+    /// Whether all messages that began to come in are complete.
+    pub(super) fn is_between_messages(&self, between: bool) {
+        self.amid.store(!between, Ordering::Relaxed);
+    }
+
+    /// The body of a request comes in until what is returned is dropped.
+    pub(super) fn receive(self: &Arc<Self>) -> Receiving {
+        self.receiving.fetch_add(1, Ordering::Relaxed);
+        Receiving(Arc::clone(self))
+    }
+
     /// Whether nobody has wanted anything for a while.
     pub(super) fn rests(&self) -> bool {
         !self.is_busy()
             && !self.is_blocked()
+            && self.receiving.load(Ordering::Relaxed) == 0
+            && !self.amid.load(Ordering::Relaxed)
             && self.head_since.load(Ordering::Relaxed) == NEVER
             && self.now().saturating_sub(self.served.load(Ordering::Relaxed)) >= REST_AFTER_MS
     }
@@ -300,7 +320,7 @@ impl Activity {
         let served = self.served.load(Ordering::Relaxed);
         let (since, limit, overdue) = if blocked != NEVER {
             (blocked, limits.stall, Overdue::Write)
-        } else if self.in_flight.load(Ordering::Relaxed) > 0 {
+        } else if self.in_flight.load(Ordering::Relaxed) + self.receiving.load(Ordering::Relaxed) > 0 {
             // Waiting for the origin, say: that wait has its own limits; or for the windows of one stream, which has its own.
             return Verdict::Wait(limits.shortest());
         } else if head != NEVER {
@@ -392,6 +412,17 @@ impl Drop for Flight {
     }
 }
 
+/// The body of a request that is coming in.
+#[derive(Debug)]
+pub(super) struct Receiving(Arc<Activity>);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.served.store(self.0.now(), Ordering::Relaxed);
+        self.0.receiving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -431,6 +462,7 @@ mod tests {
     fn a_request_waits_for_us_without_limit_and_idleness_counts_from_its_end() {
         let activity = Activity::new(monotonic_ms(), Protocol::Http1);
         let mut flight = activity.begin();
+        assert!(!activity.rests());
         after(&activity, 1_000);
         assert_eq!(over(&activity), None);
         flight.waits_for_peer(0, &LIMITS);
@@ -467,6 +499,29 @@ mod tests {
         assert_eq!(over(&activity), None, "idleness counts from when the peer had everything");
         after(&activity, 75);
         assert_eq!(over(&activity), Some(Overdue::Idle));
+    }
+
+    #[test]
+    fn what_is_not_complete_does_not_rest() {
+        let activity = Activity::new(monotonic_ms(), Protocol::Http1);
+        assert!(!activity.rests(), "the first head is waited for");
+        drop(activity.begin());
+        after(&activity, 2);
+        assert!(activity.rests());
+        // A request was answered before all of it had come.
+        let body = activity.receive();
+        drop(activity.begin());
+        after(&activity, 2);
+        activity.received();
+        assert_eq!((activity.rests(), over(&activity)), (false, None));
+        after(&activity, 100);
+        assert_eq!(over(&activity), None, "the body has limits of its own, and what comes of it is no head");
+        drop(body);
+        assert!(!activity.rests(), "hyper has to hear of it first");
+        after(&activity, 2);
+        assert!(activity.rests());
+        activity.is_between_messages(false);
+        assert!(!activity.rests());
     }
 
     #[test]

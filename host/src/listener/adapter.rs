@@ -76,7 +76,11 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Adapter<S> {
             // Refused, and what follows could be meant for the tunnel that is not there.
             flight.is_now_last();
         }
-        let request = request.map(|body| RequestBody::new(Source::Hyper(body), self.limits));
+        let request = request.map(|body| {
+            let comes = !body.is_end_stream();
+            let body = RequestBody::new(Source::Hyper(body), self.limits);
+            if comes { body.received_by(self.activity.receive()) } else { body }
+        });
         Answering { inner: self.service.call(&self.connection, request), flight: Some(flight), limits: self.limits }
     }
 }

@@ -1,7 +1,6 @@
 //! One connection from its first byte to its last: the handshake, the protocol, hyper's limits, and how it ended.
 
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use super::socket::Socket;
 use super::stream::{Stream, Watching};
 use super::turns::Turns;
 use super::via::{self, Via};
-use super::watched::{End, Watch, Watched};
+use super::watched::{Below, End, Watch, Watched};
 use super::{Connection, Service, Settings};
 use crate::clock::monotonic_ms;
 use crate::region::Region;
@@ -176,15 +175,15 @@ impl<S: Service> Server<S> {
         let (alive, gone) = tokio::sync::oneshot::channel();
         let stream = Stream::new(socket, prefix, activity.clone(), region, guard, alive);
         let refused = Arc::clone(&activity);
-        let descriptor = stream.descriptor();
+        let below = Below { descriptor: stream.descriptor(), taken: stream.taken() };
         let end = match protocol {
             Protocol::Http1 => {
                 let connection = Http1::new(self.http1.clone(), stream, adapter);
-                self.watch(connection, activity, descriptor, None).await
+                self.watch(connection, activity, below, None).await
             }
             Protocol::Http2 => {
                 let connection = self.http2(&activity).serve_connection(TokioIo::new(stream), adapter);
-                self.watch(connection, activity, descriptor, outbox).await
+                self.watch(connection, activity, below, outbox).await
             }
         };
         if refused.is_upgraded() {
@@ -271,11 +270,11 @@ impl<S: Service> Server<S> {
         &self,
         connection: C,
         activity: Arc<Activity>,
-        descriptor: RawFd,
+        below: Below,
         outbox: Option<Arc<Outbox>>,
     ) -> Box<Watched<C>> {
         let (limits, drain, metrics) = (self.limits, self.drain.clone(), self.metrics.clone());
-        Box::new(Watched::new(connection, Watch { activity, descriptor, outbox, limits, drain, metrics }))
+        Box::new(Watched::new(connection, Watch { activity, below, outbox, limits, drain, metrics }))
     }
 
     fn count(&self, overdue: Overdue) {

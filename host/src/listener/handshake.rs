@@ -34,7 +34,7 @@ pub(super) enum Shaken {
 
 /// Carries a handshake through. Has no time limit of its own.
 pub(super) async fn shake(socket: TcpStream, tls: &Tls) -> io::Result<Shaken> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), Wire(socket)).await?;
+    let start = LazyConfigAcceptor::new(Acceptor::default(), Wire::over(socket)).await?;
     match tls.choose(&start.client_hello()) {
         Choice::Serve(config, client_ca) => {
             let stream = match start.into_stream(config).into_fallible().await {

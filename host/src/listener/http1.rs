@@ -62,11 +62,12 @@ impl<S: Service> Watchable for Http1<S> {
         workers::something_rests();
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
             // None: it has been given over to another protocol.
-            State::Served(connection) => connection.into_parts().map_or(State::Gone, |parts| {
-                let mut stream = Box::new(parts.io.into_inner());
-                stream.unread(parts.read_buf);
-                State::Resting(stream)
-            }),
+            State::Served(connection) => match connection.into_parts() {
+                Some(parts) if parts.read_buf.is_empty() => State::Resting(Box::new(parts.io.into_inner())),
+                // What hyper has read and not used belongs to something that it knows and its successor would not.
+                Some(parts) => State::Closing(Box::new(parts.io.into_inner())),
+                None => State::Gone,
+            },
             state => state,
         };
     }
@@ -148,14 +149,26 @@ mod tests {
     #[tokio::test]
     async fn one_that_rests_goes_on_where_it_was() {
         let (mut client, mut connection) = connection().await;
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT").await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         answer(&mut client, &mut connection).await;
         connection.rest();
         assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx).is_pending())).await);
         assert!(is_resting(&connection));
-        client.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         assert!(answer(&mut client, &mut connection).await.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(!is_resting(&connection));
+    }
+
+    #[tokio::test]
+    async fn what_hyper_has_read_of_a_message_is_never_read_again() {
+        let (mut client, mut connection) = connection().await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT").await.unwrap();
+        answer(&mut client, &mut connection).await;
+        connection.rest();
+        let ended = tokio::spawn(connection);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        drop(client);
+        ended.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -93,15 +93,17 @@ pub(super) fn shares(port: u16) -> bool {
     all().lock().iter().any(|handed| handed.shares() == Some(port))
 }
 
-/// Takes the sockets that share a port with one of these addresses and whose clients these serve now: who connects to them in the
-/// time until the program before this one closes them is not lost.
-pub(super) fn take_covered(addresses: &[Address]) -> Vec<(Socket, Address)> {
+/// Takes the sockets that share a port with one of these addresses and whose clients these serve now, all or some: who connects to
+/// them in the time until the program before this one closes them is not lost. The flag: all.
+pub(super) fn take_covered(addresses: &[Address]) -> Vec<(Socket, Address, bool)> {
     let mut sockets = all().lock();
-    let covered = sockets.extract_if(.., |handed| {
-        let bound = handed.shares().and_then(|_| handed.bound()?.ip());
-        bound.is_some_and(|bound| addresses.iter().filter_map(Address::ip).any(|address| covers(address, bound)))
-    });
-    covered.map(|handed| (Socket::from(handed.socket), handed.asked)).collect()
+    let all_ip = || addresses.iter().filter_map(Address::ip);
+    let bound = |handed: &Handed| handed.shares().and_then(|_| handed.bound()?.ip());
+    let is_all = |handed: &Handed| bound(handed).is_some_and(|bound| all_ip().any(|address| covers(address, bound)));
+    let is_some = |handed: &Handed| bound(handed).is_some_and(|bound| all_ip().any(|address| covers(bound, address)));
+    let covered = sockets.extract_if(.., |handed| is_all(handed) || is_some(handed));
+    let with_flag = covered.map(|handed| (is_all(&handed), handed));
+    with_flag.map(|(all, handed)| (Socket::from(handed.socket), handed.asked, all)).collect()
 }
 
 fn covers(address: SocketAddr, other: SocketAddr) -> bool {

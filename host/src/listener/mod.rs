@@ -75,6 +75,9 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// How long a new program accepts at sockets that it does not go on with: longer than the program before it keeps them open.
 const LEAVING: Duration = Duration::from_secs(15);
 
+/// The same where the new addresses are fewer.
+const NARROWED: Duration = Duration::from_secs(1);
+
 /// Limits of connections; each has a default with a reason.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -215,9 +218,18 @@ impl Listening {
         if covered.is_empty() {
             return;
         }
-        for (socket, address) in covered {
+        for (socket, address, all) in covered {
             match doors::over(socket, &address) {
-                Ok(socket) => (self.open)(Arc::new(socket), self.leaving.clone()),
+                Ok(socket) if all => (self.open)(Arc::new(socket), self.leaving.clone()),
+                Ok(socket) => {
+                    // Nobody asks for its other addresses any more: only who waits in its queue is let in.
+                    let narrowed = self.leaving.child_token();
+                    (self.open)(Arc::new(socket), narrowed.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(NARROWED).await;
+                        narrowed.cancel();
+                    });
+                }
                 Err(error) => tracing::warn!(%error, %address, "a socket that was handed over is of no use"),
             }
         }

@@ -9,6 +9,7 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
@@ -52,6 +53,11 @@ impl Outbox {
     /// The socket's number.
     pub(super) fn descriptor(&self) -> RawFd {
         self.0.lock().socket.descriptor()
+    }
+
+    /// Counts the bytes that the kernel has taken, of TLS.
+    pub(super) fn taken(&self) -> Option<Arc<AtomicU64>> {
+        self.0.lock().socket.taken()
     }
 
     /// Reads from the socket.

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::activity::Limits;
+use super::activity::{Limits, Receiving};
 use super::http3;
 
 /// Where a body comes from.
@@ -63,12 +63,19 @@ pub struct RequestBody<B = Source> {
     /// How long pieces were waited for, and how many bytes came in that time, since either was last looked at.
     waited: Duration,
     came: u64,
+    /// Until the end has come, or nobody wants it any more.
+    receiving: Option<Receiving>,
 }
 
 impl<B> RequestBody<B> {
     /// A body that may bring nothing for `stall`, and no less than `least_rate`.
     pub(super) fn new(inner: B, limits: Limits) -> Self {
-        Self { inner, limits, timer: None, waiting: false, waited: Duration::ZERO, came: 0 }
+        Self { inner, limits, timer: None, waiting: false, waited: Duration::ZERO, came: 0, receiving: None }
+    }
+
+    /// Its connection does not rest before it has come.
+    pub(super) fn received_by(self, receiving: Receiving) -> Self {
+        Self { receiving: Some(receiving), ..self }
     }
 
     /// The body without the limit.
@@ -101,6 +108,9 @@ where
                     return Poll::Ready(Some(Err(too_slow("the client sends its request body too slowly"))));
                 }
                 (this.waited, this.came) = (Duration::ZERO, 0);
+            }
+            if !matches!(frame, Some(Ok(_))) {
+                this.receiving = None;
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)));
         }

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -29,8 +30,17 @@ impl Socket {
     pub(super) fn descriptor(&self) -> RawFd {
         match self {
             Self::Plain(socket) => socket.as_raw_fd(),
-            Self::Tls(stream) => stream.get_ref().0.0.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().0.socket().as_raw_fd(),
             Self::Collected(outbox) => outbox.descriptor(),
+        }
+    }
+
+    /// Counts the bytes that the kernel has taken, where something between keeps more than those.
+    pub(super) fn taken(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.get_ref().0.taken()),
+            Self::Collected(outbox) => outbox.taken(),
         }
     }
 
@@ -46,7 +56,7 @@ impl Socket {
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => socket.poll_read_ready(cx),
-            Self::Tls(stream) => stream.get_ref().0.0.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.socket().poll_read_ready(cx),
             Self::Collected(outbox) => outbox.poll_read_ready(cx),
         }
     }

@@ -9,17 +9,17 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::activity::Activity;
 use super::frames::{Flood, Frames};
@@ -31,6 +31,9 @@ use crate::region::Region;
 
 /// How long a client may go on sending after the end.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How often that comes again while the client has not got everything: a minute in all.
+const LINGER_ROUNDS: u32 = 30;
 
 /// How much it may send in that time: enough for the heads and small bodies that are refused unread.
 const LINGER_BYTES: usize = 16 << 20;
@@ -75,8 +78,6 @@ const SENDFILE_BYTES_MIN: usize = 16 << 10;
 pub(super) struct Stream {
     socket: Socket,
     prefix: Prefix,
-    /// What hyper has read and given back.
-    unread: Bytes,
     activity: Arc<Activity>,
     region: Option<Arc<Region>>,
     /// Looks at what comes in, and for HTTP/2 at what goes out.
@@ -113,7 +114,7 @@ enum Refusing {
 #[derive(Debug)]
 enum Closing {
     Open,
-    Lingering { timer: Pin<Box<Sleep>>, read: usize },
+    Lingering { timer: Pin<Box<Sleep>>, rounds: u32, read: usize },
     Done,
 }
 
@@ -129,8 +130,7 @@ impl Stream {
     ) -> Self {
         let region = region.filter(|_| socket.plain().is_some());
         let closing = Closing::Open;
-        let unread = Bytes::new();
-        Self { socket, prefix, unread, activity, region, guard, refused: None, gave_way: false, closing, _alive: alive }
+        Self { socket, prefix, activity, region, guard, refused: None, gave_way: false, closing, _alive: alive }
     }
 
     /// Lets the guard look at what was just read into `buf` behind `before`, and takes out what may not pass.
@@ -140,7 +140,9 @@ impl Stream {
                 if self.activity.is_upgraded() {
                     guard.open();
                 }
-                let Err(Refused { pass, refusal, place }) = guard.look(&buf.filled()[before..]) else { return };
+                let looked = guard.look(&buf.filled()[before..]);
+                self.activity.is_between_messages(guard.is_between_messages());
+                let Err(Refused { pass, refusal, place }) = looked else { return };
                 buf.set_filled(before + pass);
                 self.refused = Some(match place {
                     Place::Head => {
@@ -221,16 +223,15 @@ impl Stream {
         }
     }
 
-    /// Takes back what was read and is not used: it is read again.
-    pub(super) fn unread(&mut self, bytes: Bytes) {
-        // Without a byte it may still hold a buffer.
-        self.unread = if bytes.is_empty() { Bytes::new() } else { bytes };
-    }
-
     /// Waits until there may be something to read.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         // An error is the reader's to find.
         self.socket.poll_read_ready(cx).map(|_| ())
+    }
+
+    /// Counts the bytes that the kernel has taken, where those are fewer than were written.
+    pub(super) fn taken(&self) -> Option<Arc<AtomicU64>> {
+        self.socket.taken()
     }
 
     /// The socket's number, for `unsent`.
@@ -364,12 +365,6 @@ fn poll_send(
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.unread.is_empty() {
-            // The guard has seen it.
-            let bytes = this.unread.len().min(buf.remaining());
-            buf.put_slice(&this.unread.split_to(bytes));
-            return Poll::Ready(Ok(()));
-        }
         let kept = this.prefix.rest();
         if !kept.is_empty() {
             let bytes = kept.len().min(buf.remaining());
@@ -435,7 +430,15 @@ impl AsyncWrite for Stream {
         if self.activity.line().is_waiting() {
             ready!(self.poll_interim(cx))?;
         }
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        // TLS takes more than it sends. Plain sockets have nothing to flush, whether they are full or not.
+        if matches!(self.socket, Socket::Tls(_)) {
+            match &flushed {
+                Poll::Pending => self.activity.blocked(),
+                Poll::Ready(_) => self.activity.sent(0),
+            }
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -448,12 +451,22 @@ impl AsyncWrite for Stream {
                     this.closing = if this.activity.hurries() || this.activity.is_upgraded() {
                         Closing::Done
                     } else {
-                        Closing::Lingering { timer: Box::pin(tokio::time::sleep(LINGER)), read: 0 }
+                        Closing::Lingering { timer: Box::pin(tokio::time::sleep(LINGER)), rounds: 0, read: 0 }
                     };
                 }
-                Closing::Lingering { timer, read } => {
-                    if timer.as_mut().poll(cx).is_ready() || *read > LINGER_BYTES {
+                Closing::Lingering { timer, rounds, read } => {
+                    if *read > LINGER_BYTES {
                         this.closing = Closing::Done;
+                        continue;
+                    }
+                    if timer.as_mut().poll(cx).is_ready() {
+                        // A reset would take what the client has not read yet out of its hands.
+                        *rounds += 1;
+                        if *rounds >= LINGER_ROUNDS || unsent(this.socket.descriptor()).is_none_or(|bytes| bytes == 0) {
+                            this.closing = Closing::Done;
+                            continue;
+                        }
+                        timer.as_mut().reset(Instant::now() + LINGER);
                         continue;
                     }
                     let mut waste = [0; 16 << 10];

@@ -46,6 +46,14 @@ impl Service for Testing {
                     Ok(body) => full(format!("{} bytes", body.to_bytes().len())),
                     Err(error) => full(format!("failed: {error}")),
                 },
+                "/early" => {
+                    let body = request.into_body();
+                    tokio::spawn(async move {
+                        sleep(LONG).await;
+                        drop(body);
+                    });
+                    full("early".to_owned())
+                }
                 "/never" => {
                     std::future::pending::<()>().await;
                     full(String::new())
@@ -69,10 +77,14 @@ impl Host {
 
     /// With this least rate.
     async fn asking_for(least_rate: u64) -> Self {
+        Self::with(least_rate, IDLE).await
+    }
+
+    async fn with(least_rate: u64, idle_timeout: Duration) -> Self {
         let settings = Settings {
             least_rate,
             head_timeout: HEAD,
-            idle_timeout: IDLE,
+            idle_timeout,
             stall_timeout: STALL,
             ..Settings::at("test", vec![Address::parse("127.0.0.1:0").expect("an address")])
         };
@@ -211,6 +223,22 @@ async fn a_reader_that_stalls_is_cut_off_and_a_slow_one_is_not() {
         sleep(STALL / 10).await;
     }
     assert_eq!(host.timeouts("write"), 1);
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_answered_upload_is_never_read_as_a_request() {
+    let host = Host::with(1, LONG).await;
+    let rest = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = host.connect().await;
+    let head = format!("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 10 + rest.len());
+    send(&mut client, format!("{head}0123456789")).await;
+    until(&mut client, "early").await;
+    // Long enough for a connection to rest, if it were idle.
+    sleep(Duration::from_secs(3)).await;
+    send(&mut client, rest).await;
+    let mut more = [0; 64];
+    let read = timeout(Duration::from_secs(1), client.read(&mut more)).await;
+    assert!(read.is_err() || read.is_ok_and(|read| read.is_ok_and(|bytes| bytes == 0)), "{more:?}");
 }
 
 #[tokio::test]

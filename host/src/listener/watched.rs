@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -61,10 +62,9 @@ pub(super) struct Watched<C> {
     // What the connection has written goes out when it has nothing more to say for now.
     outbox: Option<Arc<Outbox>>,
     activity: Arc<Activity>,
-    // Of the socket inside `connection`, open as long as that is.
-    descriptor: RawFd,
-    // What the kernel held when the timer last looked, while the socket took nothing.
-    unsent: Option<usize>,
+    below: Below,
+    // What the peer had when the timer last looked, while the kernel held something for it.
+    reached: Option<u64>,
     // How fast the peer takes what the socket is full of.
     pace: Pace,
     metrics: Arc<Metrics>,
@@ -81,12 +81,29 @@ pub(super) struct Watched<C> {
     leaving: Option<(Option<Overdue>, Instant)>,
 }
 
+/// The socket inside a connection, open as long as that is.
+pub(super) struct Below {
+    /// Its number.
+    pub(super) descriptor: RawFd,
+    /// Counts the bytes that the kernel has taken, where those are fewer than were written.
+    pub(super) taken: Option<Arc<AtomicU64>>,
+}
+
+impl Below {
+    /// Bytes that the peer has, if the kernel holds others for it.
+    fn reached(&self, activity: &Activity) -> Option<u64> {
+        let unsent = unsent(self.descriptor).filter(|unsent| *unsent > 0)?;
+        let taken = self.taken.as_ref().map_or_else(|| activity.taken(), |taken| taken.load(Ordering::Relaxed));
+        Some(taken.saturating_sub(unsent as u64))
+    }
+}
+
 /// What a connection is watched by.
 pub(super) struct Watch {
     /// Its times.
     pub(super) activity: Arc<Activity>,
-    /// Of the socket inside the connection.
-    pub(super) descriptor: RawFd,
+    /// The socket.
+    pub(super) below: Below,
     /// Where its frames wait to go out (HTTP/2).
     pub(super) outbox: Option<Arc<Outbox>>,
     pub(super) limits: Limits,
@@ -96,13 +113,13 @@ pub(super) struct Watch {
 
 impl<C> Watched<C> {
     pub(super) fn new(connection: C, watch: Watch) -> Self {
-        let Watch { activity, descriptor, outbox, limits, drain, metrics } = watch;
+        let Watch { activity, below, outbox, limits, drain, metrics } = watch;
         Self {
             connection,
             outbox,
             activity,
-            descriptor,
-            unsent: None,
+            below,
+            reached: None,
             pace: Pace::default(),
             metrics,
             limits,
@@ -154,7 +171,7 @@ impl<C: Watchable> Future for Watched<C> {
 
         if leave_waker || this.timer.is_elapsed() {
             while this.timer.as_mut().poll(cx).is_ready() {
-                match (this.activity.waits_for_us(), peer(this.descriptor)) {
+                match (this.activity.waits_for_us(), peer(this.below.descriptor)) {
                     (Some(_), Away::Gone) => return Poll::Ready(End::Aborted),
                     // It may have closed its sending side only and still wait, for as long as others may take to read.
                     (Some(pieces), Away::Silent) => match this.away {
@@ -167,18 +184,20 @@ impl<C: Watchable> Future for Watched<C> {
                     },
                     _ => this.away = None,
                 }
-                let held = if this.activity.is_blocked() { unsent(this.descriptor) } else { None };
-                if matches!((held, &this.unsent), (Some(now), Some(before)) if now < *before) {
+                let verdict = this.activity.verdict(&this.limits);
+                // An answer that is complete may still be on its way: the kernel takes megabytes at once.
+                let may_wait = this.activity.is_blocked() || verdict == Verdict::Over(Overdue::Idle);
+                let reached = if may_wait { this.below.reached(&this.activity) } else { None };
+                if matches!((reached, this.reached), (Some(now), Some(before)) if now > before) {
                     this.activity.unblocked();
                 }
-                this.unsent = held;
-                if let Some(unsent) = held
-                    && this.pace.is_too_slow(this.activity.taken().saturating_sub(unsent as u64), &this.limits)
-                {
-                    return Poll::Ready(End::Overdue(Overdue::Write));
-                }
-                if held.is_none() {
-                    this.pace = Pace::default();
+                this.reached = reached;
+                match reached {
+                    Some(reached) if this.pace.is_too_slow(reached, &this.limits) => {
+                        return Poll::Ready(End::Overdue(Overdue::Write));
+                    }
+                    Some(_) => {}
+                    None => this.pace = Pace::default(),
                 }
                 let Looked { ended, stuck, next } = this.activity.end_stalled();
                 if stuck {
@@ -192,6 +211,7 @@ impl<C: Watchable> Future for Watched<C> {
                     this.connection.rest();
                 }
                 let pause = match (this.activity.verdict(&this.limits), &this.leaving) {
+                    (Verdict::Over(Overdue::Idle), None) if reached.is_some() => this.limits.shortest(),
                     (Verdict::Wait(pause), _) => next.map_or(pause, |next| pause.min(Duration::from_millis(next))),
                     (Verdict::Over(Overdue::Idle), None) => {
                         this.connection.graceful_shutdown();

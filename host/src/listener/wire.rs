@@ -4,6 +4,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,17 +13,45 @@ use tokio::net::TcpStream;
 
 /// The connection.
 #[derive(Debug)]
-pub(super) struct Wire(pub(super) TcpStream);
+pub(super) struct Wire {
+    socket: TcpStream,
+    /// Bytes that the kernel has taken.
+    taken: Arc<AtomicU64>,
+}
+
+impl Wire {
+    pub(super) fn over(socket: TcpStream) -> Self {
+        Self { socket, taken: Arc::default() }
+    }
+
+    /// The connection itself.
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Bytes that the kernel has taken by now: TLS has more in hand than those.
+    pub(super) fn taken(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.taken)
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.taken.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
+    }
+}
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -29,10 +59,11 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match bufs {
-            [one] => Pin::new(&mut self.0).poll_write(cx, one),
-            _ => Pin::new(&mut self.0).poll_write_vectored(cx, bufs),
-        }
+        let written = match bufs {
+            [one] => Pin::new(&mut self.socket).poll_write(cx, one),
+            _ => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),
+        };
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -40,10 +71,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -52,7 +52,6 @@ enum Stage {
 
 impl Head {
     /// Whether nothing of it was read.
-    #[cfg(test)]
     pub(super) fn is_new(&self) -> bool {
         self.bytes == 0
     }

@@ -182,6 +182,11 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether all messages that have begun are complete, as far as they came by here.
+    pub fn is_between_messages(&self) -> bool {
+        matches!(&self.state, State::Head(head) if head.is_new()) && self.pending.is_empty()
+    }
+
     /// From here on everything passes: the connection speaks another protocol now (RFC 9110 sections 7.8 and 9.3.6).
     pub fn open(&mut self) {
         if !matches!(self.state, State::Closed(..)) {
