@@ -60,7 +60,10 @@ fn folder() -> TempDir {
     for name in policies() {
         fs::write(path.join("policies").join(format!("{name}.wasm")), "").expect("a file");
     }
-    let staff = rcgen::generate_simple_self_signed(Vec::new()).expect("a certificate").cert.pem();
+    let mut staff = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    staff.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let staff = staff.self_signed(&key).expect("a certificate").pem();
     let files = [
         ("secret", "a-secret"),
         ("old.key", "another-secret"),
