@@ -220,8 +220,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         let renew = || {
-            let made = rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap();
-            std::fs::write(&file, made.cert.pem()).unwrap();
+            let mut params = rcgen::CertificateParams::new(vec!["ca.test".to_owned()]).unwrap();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            std::fs::write(&file, made.pem()).unwrap();
         };
         renew();
         let settings = config::Acme {

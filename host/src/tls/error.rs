@@ -25,7 +25,7 @@ pub enum CertificateError {
     /// The key belongs to another certificate.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
-    /// The CA for client certificates is of no use.
-    #[error("the CA for client certificates is of no use: {0}")]
-    ClientCa(String),
+    /// The certificates of a CA are of no use.
+    #[error("the CA is of no use: {0}")]
+    Authority(String),
 }

@@ -21,6 +21,7 @@ mod error;
 mod files;
 mod names;
 mod ocsp;
+pub mod roots;
 mod server;
 mod session;
 pub mod store;

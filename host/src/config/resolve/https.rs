@@ -10,7 +10,7 @@ use super::super::json::Json;
 use super::super::leaf;
 use super::{Resolver, Tls};
 use crate::semantics::authority::{HostPattern, Hostname};
-use crate::tls::{CertificateFiles, ClientCa, Source};
+use crate::tls::{CertificateFiles, ClientCa, Source, roots};
 use crate::vhost::Https;
 
 /// Let's Encrypt's directories.
@@ -64,9 +64,8 @@ impl Resolver<'_> {
         }
         let file = |name: &str| acme.text(name).map(|file| self.surroundings.path(&file));
         let (ca, store) = (file("ca"), file("store").unwrap_or_else(|| cache_folder.join("acme")));
-        if let Some(file) = ca.as_ref().filter(|file| !file.is_file()) {
-            let found = format!("{}, which is not there", file.display());
-            self.mistakes.add(&acme.path.key("ca"), found, "a PEM file");
+        if let Some(Err(error)) = ca.as_ref().map(|file| roots::read(file)) {
+            self.mistakes.add(&acme.path.key("ca"), error.to_string(), "a PEM file with certificates of CAs");
         }
         self.folder(&acme, "store", &store);
         Some(Acme { contact, directory, ca, store })

@@ -19,10 +19,8 @@ use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use rustls_acme::acme::{Account, AcmeError as ProtocolError, Directory};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -31,6 +29,7 @@ use super::failure::{Failure, Read, answer, read};
 use super::renewal_info;
 use super::schedule::Window;
 use crate::clock::{Clock, Timestamp};
+use crate::tls::roots;
 use crate::tls::store::CertificateStore;
 
 /// The longest that one request takes. CAs answer within seconds; what waits longer is not answered any more.
@@ -250,14 +249,6 @@ fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, AcmeError> {
         let builder = builder.with_native_roots();
         return Ok(builder.map_err(|error| AcmeError::Roots(error.to_string()))?.with_no_client_auth());
     };
-    let unusable = |reason: String| AcmeError::CaFile { file: path.to_owned(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("no certificate in it".to_owned()));
-    }
+    let (roots, _) = roots::read(path).map_err(AcmeError::Ca)?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

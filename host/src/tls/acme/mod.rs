@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::clock::{Clock, Timestamp};
+use crate::tls::error::CertificateError;
 use crate::tls::store::{CertificateStore, is_host_name};
 
 mod agenda;
@@ -155,13 +156,8 @@ pub enum AcmeError {
     #[error("the ACME directory is no http or https URL: {0:?}")]
     Directory(String),
     /// The file with CA certificates is of no use.
-    #[error("CA file {}: {reason}", .file.display())]
-    CaFile {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    Ca(CertificateError),
     /// The system's CA certificates are of no use.
     #[error("the system's CA certificates: {0}")]
     Roots(String),
