@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::address::LOCAL;
 use super::admission::Admission;
 use super::connection::Server;
-use super::doors::Listener;
+use super::doors::{BACKLOG, Listener};
 use super::drain::Phase;
 use super::{Service, Workers};
 use crate::telemetry::metrics::RefusedLabels;
@@ -79,7 +79,12 @@ impl<S: Service> Accepting<S> {
             let accepted = tokio::select! {
                 biased;
                 () = &mut draining => return,
-                () = closing.cancelled() => return,
+                () = closing.cancelled() => {
+                    // Who waits in the queue of a socket that nobody else has would be reset.
+                    let waiting = std::iter::from_fn(|| listener.accept_waiting());
+                    waiting.take(BACKLOG as usize).for_each(|(stream, peer)| self.begin(stream, peer));
+                    return;
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {

@@ -222,8 +222,8 @@ impl Activity {
         self.upgraded.load(Ordering::Relaxed)
     }
 
-    /// Whether all messages that began to come in are complete.
-    pub(super) fn is_between_messages(&self, between: bool) {
+    /// Tells whether all messages that began to come in are complete.
+    pub(super) fn between_messages(&self, between: bool) {
         self.amid.store(!between, Ordering::Relaxed);
     }
 
@@ -520,7 +520,7 @@ mod tests {
         assert!(!activity.rests(), "hyper has to hear of it first");
         after(&activity, 2);
         assert!(activity.rests());
-        activity.is_between_messages(false);
+        activity.between_messages(false);
         assert!(!activity.rests());
     }
 

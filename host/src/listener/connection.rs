@@ -129,7 +129,7 @@ impl<S: Service> Server<S> {
             opened = tokio::time::timeout(self.limits.head, Box::pin(self.open(socket, peer))) => opened,
             () = self.drain.gives_up_waiting() => return,
         };
-        let Opened { socket, session, protocol, prefix, via } = match opened {
+        let Opened { mut socket, session, protocol, prefix, via } = match opened {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(_) => return self.count(Overdue::Head),
@@ -166,7 +166,10 @@ impl<S: Service> Server<S> {
             Protocol::Http2 => Watching::Http2(Box::new(Frames::new(&frames::Limits::default()))),
         };
         let (socket, outbox) = match protocol {
-            Protocol::Http1 => (socket, None),
+            Protocol::Http1 => {
+                socket.keep_little();
+                (socket, None)
+            }
             Protocol::Http2 => {
                 let outbox = Outbox::around(socket);
                 (Socket::Collected(Arc::clone(&outbox)), Some(outbox))

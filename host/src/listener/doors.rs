@@ -16,7 +16,7 @@ use super::address::{LOCAL, canonical};
 use super::inherited;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Who may connect to a unix socket: everybody who may reach it, as with nginx. Its folder says who that is.
 const UNIX_MODE: u32 = 0o666;
@@ -50,6 +50,17 @@ impl Listener {
                 Ok((TcpStream::from_std(stream)?, LOCAL))
             }
         }
+    }
+
+    /// The next of those that wait to be accepted, whatever the runtime knows of them. None: nobody, or an error.
+    pub(super) fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
+        let (socket, address) = match self {
+            Self::Tcp(listener) => SockRef::from(listener).accept().ok()?,
+            Self::Unix(listener) => SockRef::from(listener).accept().ok()?,
+        };
+        socket.set_nonblocking(true).ok()?;
+        let stream = TcpStream::from_std(socket.into()).ok()?;
+        Some((stream, address.as_socket().map_or(LOCAL, canonical)))
     }
 
     /// Where it listens: of a TCP socket as it was bound.
@@ -215,6 +226,19 @@ mod tests {
         let error = listen("test", &taken, &[]).expect_err("the port is taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().starts_with(&format!("cannot listen on {taken}: ")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_accepted_without_asking_the_runtime() {
+        let any = Address::parse("127.0.0.1:0").unwrap();
+        let (listener, _) = listen("test", &any, &[]).unwrap();
+        let Address::Ip(address) = listener.bound(&any).unwrap() else { panic!("an IP address was asked for") };
+        let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        for client in &clients {
+            let (_, peer) = listener.accept_waiting().unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
+        assert!(listener.accept_waiting().is_none());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -46,6 +46,7 @@ mod outbox;
 mod patience;
 mod proxy_protocol;
 mod request_body;
+mod sending;
 mod sniff;
 mod socket;
 mod stream;
@@ -295,7 +296,7 @@ impl Listening {
     }
 
     /// Stops accepting and gives the sockets away, for another program to accept at. They stay open here too: who connects
-    /// meanwhile waits, until the other one or `take_back` accepts.
+    /// from now on waits, until the other one or `take_back` accepts.
     pub fn hand_over(&self) -> std::io::Result<Vec<Handed>> {
         let doors = self.doors.lock();
         let handed = doors.iter().map(|door| {

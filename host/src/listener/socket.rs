@@ -61,6 +61,13 @@ impl Socket {
         }
     }
 
+    /// Little answers go out together with those of the worker's other connections (TLS).
+    pub(super) fn keep_little(&mut self) {
+        if let Self::Tls(stream) = self {
+            stream.get_mut().0.keep_little();
+        }
+    }
+
     /// Reads what nobody wants any more, from below TLS.
     pub(super) fn poll_waste(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {

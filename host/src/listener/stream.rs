@@ -141,7 +141,7 @@ impl Stream {
                     guard.open();
                 }
                 let looked = guard.look(&buf.filled()[before..]);
-                self.activity.is_between_messages(guard.is_between_messages());
+                self.activity.between_messages(guard.is_between_messages());
                 let Err(Refused { pass, refusal, place }) = looked else { return };
                 buf.set_filled(before + pass);
                 self.refused = Some(match place {
@@ -245,8 +245,8 @@ impl Stream {
     /// ours do not drive each other out of the core's caches with each answer. With a policy on, a sixth more answers of a
     /// kilobyte a second were had by it, and nobody waits for more than what was ready anyway.
     fn gives_way(&mut self, bufs: &[IoSlice<'_>]) -> bool {
-        // HTTP/2 has written all that is ready before anything goes out (`outbox.rs`).
-        self.gave_way = !self.gave_way && matches!(self.guard, Watching::Http1(_)) && is_small(bufs);
+        // Under TLS others see to it: `sending.rs`, and `outbox.rs` for HTTP/2.
+        self.gave_way = !self.gave_way && self.socket.plain().is_some() && is_small(bufs);
         self.gave_way
     }
 

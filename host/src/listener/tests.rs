@@ -438,6 +438,8 @@ async fn sockets_that_were_handed_over_let_nobody_wait_in_vain_when_they_are_tak
     let host = Host::start().await;
     let handed = host.listening.hand_over().expect("it can be duplicated");
     assert_eq!((handed.len(), handed[0].listener.as_deref()), (1, Some("test")));
+    // Who waits by then is let in.
+    sleep(Duration::from_millis(100)).await;
     // Accepted by the kernel, and by nobody else yet.
     let mut waiting = TcpStream::connect(host.address()).await.expect("the socket is open");
     send(&mut waiting, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::sending;
+
 /// Threads for blocking work of each worker: what a disk can use. Each has a heap of its own, of a megabyte and more.
 const BLOCKING_THREADS: usize = 16;
 
@@ -99,6 +101,7 @@ impl Worker {
         let (running, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             runtime.block_on(async {
+                tokio::spawn(sending::run());
                 tokio::select! {
                     // An error says that the other side was dropped: that is the sign.
                     _ = stopped => {}
