@@ -8,8 +8,8 @@
 //! Where there is nothing to guess by, a response with a validator is kept all the same, with a life of zero: each use asks the
 //! origin, and a 304 saves the body.
 //!
-//! A 206 is kept by nobody as it stands. Where it begins an object that can be completed slice by slice, the caller asks
-//! with status 200, which is what the object is kept as.
+//! A 206 has the life of the whole that it is a part of: the caller asks with status 200, keeps slices of a sliceable object as
+//! that object, and other parts beside it.
 
 use std::time::Duration;
 
@@ -262,14 +262,14 @@ fn has_validator(response: &HeaderMap) -> bool {
 }
 
 /// The fields to keep: without those that `no-cache` or `private` name, and without what is told anew at each use (Age,
-/// Content-Length, Content-Range) or ends at the next hop.
+/// Content-Length) or ends at the next hop. Content-Range means nothing outside a 206 and is kept like any other field.
 pub fn headers_to_keep(response: &HeaderMap) -> HeaderMap {
     let said = ResponseDirectives::parse(response);
     let mut kept = response.clone();
     for name in said.no_cache_fields.iter().chain(&said.private_fields) {
         kept.remove(name);
     }
-    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE] {
+    for name in [AGE, CONTENT_LENGTH] {
         kept.remove(name);
     }
     hop_by_hop::strip(&mut kept);

@@ -129,6 +129,15 @@ pub fn origin_kind(carried: &Carried) -> OriginKind {
 /// The key: host and path as asked for, whatever the policy changed about where to fetch, and for http origins scheme and
 /// query. Names of the host's own parts begin with a colon, those of the policy with a plus sign.
 pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
+    key_with(carried, None)
+}
+
+/// The key of a part of what has that key.
+pub fn key_of_part(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
+    key_with(carried, Some((":part", "1")))
+}
+
+fn key_with(carried: &Carried, more: Option<(&'static str, &'static str)>) -> Result<CacheKey, KeyTooLong> {
     let exchange = &carried.exchange;
     let (lookup, upstream, request) = (&exchange.lookup, &exchange.upstream, &exchange.request);
     // What parts are made of outlives them.
@@ -177,6 +186,7 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
     }
     parts.extend(upstream.try_paths.iter().map(|path| (":t", path.as_str())));
     parts.extend(named.iter().map(|(name, value)| (name.as_str(), *value)));
+    parts.extend(more);
     CacheKey::build(&KeyParts {
         host: &carried.exchange.request.host,
         path: lookup.key.as_deref().unwrap_or_else(|| request.path()),

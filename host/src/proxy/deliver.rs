@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 use super::body::{Body, Logged, Pieces};
 use super::gap::{self, Refetch};
 use super::outcome::{Outcome, Word};
+use super::parts::Span;
 use super::steps::{Carried, Hit};
 use super::{Proxy, failure, multipart};
 use crate::cache::entry::{Entry, EntryBody};
@@ -198,20 +199,23 @@ async fn represent(answer: &mut Deliverable) -> (StatusCode, Body) {
     let head = answer.carried.is_head();
     let length = length_of(&answer.source);
     let read = head || answer.carried.exchange.request.method == Method::GET;
+    if answer.negotiate
+        && answer.status == StatusCode::PARTIAL_CONTENT
+        && let Source::Entry(entry) = &answer.source
+        && entry.head.status == StatusCode::PARTIAL_CONTENT
+        && let Some(span) = Span::of(&entry.head.headers)
+    {
+        let entry = Arc::clone(entry);
+        return match conditions(answer) {
+            Some(answered) => answered,
+            None => of_part(answer, &entry, span).await,
+        };
+    }
     if answer.negotiate && read && answer.status == StatusCode::OK {
-        let request = &answer.carried.exchange.request;
-        if request.interest.has(Interest::CONDITIONS) {
-            match precondition::evaluate(&request.method, &request.headers, &answer.headers) {
-                Precondition::Proceed => {}
-                Precondition::NotModified => {
-                    for name in [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, http::header::CONTENT_ENCODING] {
-                        answer.headers.remove(name);
-                    }
-                    return (StatusCode::NOT_MODIFIED, Body::empty());
-                }
-                Precondition::Failed => return own_page(answer, StatusCode::PRECONDITION_FAILED),
-            }
+        if let Some(answered) = conditions(answer) {
+            return answered;
         }
+        let request = &answer.carried.exchange.request;
         if let (Source::Entry(entry), Some(length)) = (&answer.source, length) {
             answer.headers.entry(ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
             if !head && request.interest.has(Interest::RANGE) && request.headers.contains_key(RANGE) {
@@ -237,6 +241,36 @@ async fn represent(answer: &mut Deliverable) -> (StatusCode, Body) {
         }
     }
     whole(answer, head, length).await
+}
+
+/// The answer to the client's conditions, where they do not let it go on.
+fn conditions(answer: &mut Deliverable) -> Option<(StatusCode, Body)> {
+    let request = &answer.carried.exchange.request;
+    if !request.interest.has(Interest::CONDITIONS) {
+        return None;
+    }
+    match precondition::evaluate(&request.method, &request.headers, &answer.headers) {
+        Precondition::Proceed => None,
+        Precondition::NotModified => {
+            for name in [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, http::header::CONTENT_ENCODING] {
+                answer.headers.remove(name);
+            }
+            Some((StatusCode::NOT_MODIFIED, Body::empty()))
+        }
+        Precondition::Failed => Some(own_page(answer, StatusCode::PRECONDITION_FAILED)),
+    }
+}
+
+/// What a client asks for of a part that is kept, as which it was found.
+async fn of_part(answer: &mut Deliverable, entry: &Arc<Entry>, span: Span) -> (StatusCode, Body) {
+    let specs = byte_range::parse_range(&answer.carried.exchange.request.headers).unwrap_or_default();
+    let wanted = span.covers(&specs).unwrap_or(span.range);
+    let content = ContentRange { range: Some(wanted), complete: span.complete };
+    answer.headers.insert(CONTENT_RANGE, content.to_value());
+    answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(wanted.len()));
+    let start = span.range.start;
+    let body = part(answer, entry, wanted.start - start, Some(wanted.end - start)).await;
+    (StatusCode::PARTIAL_CONTENT, body)
 }
 
 /// A page of ours in place of the representation, whose fields go.
@@ -301,6 +335,7 @@ async fn multiple(
     length: u64,
 ) -> (StatusCode, Body) {
     let layout = multipart::Layout::new(ranges, length, answer.headers.get(CONTENT_TYPE));
+    answer.headers.remove(CONTENT_RANGE);
     answer.headers.insert(CONTENT_TYPE, layout.content_type());
     answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(layout.length()));
     let refetch = refetch(answer, entry, 0, Some(length)).await;

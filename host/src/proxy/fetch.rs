@@ -10,8 +10,10 @@ use super::failure;
 use super::fill::{Fill, asked_of, ttl_s};
 use super::gap::{self, Begun};
 use super::outcome::{Forward, Outcome, Word};
+use super::parts;
 use super::pass::head_only;
 use super::steps::{Carried, Early, Hit, StaleEntry, Wanting};
+use crate::cache::control::RequestDirectives;
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Followed, Join};
 use crate::cache::key::CacheKey;
@@ -50,6 +52,13 @@ pub async fn fetch(wanting: Wanting) -> Early {
                 Followed::Released => break,
                 Followed::Again => {}
             },
+        }
+    }
+    // What could not be kept as a whole may be there as a part.
+    if stale.is_none() {
+        match Box::pin(parts::look_up(carried, &RequestDirectives::default())).await {
+            Ok(hit) => return Deliverable::entry(hit),
+            Err(back) => carried = back,
         }
     }
     Fill { carried, key, lead: None, stale }.ask().await

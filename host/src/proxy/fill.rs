@@ -14,6 +14,7 @@ use super::failure;
 use super::gap::{self, Usable};
 use super::keeping::{keep, remember, storable_by, tags, tags_after, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
+use super::parts::Missing;
 use super::pass::{Judged, failed, judge, passed_on};
 use super::plan::{MAX_OBJECT_BYTES, Part, Plan, part_of, probe};
 use super::pump;
@@ -100,6 +101,7 @@ impl Fill {
             let fields = validation::conditions(stale.entry.head.as_sent().1)?;
             Some((fields, stale.entry.head.origin_path.clone()))
         });
+        let mut missing = if plan.is_whole() { Missing::find(&self.carried, self.stale.as_ref()).await } else { None };
         loop {
             let request_at = self.carried.proxy.clock.now();
             let range = plan.field();
@@ -113,6 +115,9 @@ impl Fill {
                     }
                     if let Some(range) = &range {
                         fields.insert(RANGE, range.clone());
+                    }
+                    if let Some(missing) = &missing {
+                        missing.fields(&mut fields);
                     }
                     Some(fields)
                 })
@@ -136,8 +141,17 @@ impl Fill {
                 }
                 StatusCode::PARTIAL_CONTENT if range.is_some() => match part_of(&come.response, &plan) {
                     Some(part) => return self.part(come, part).await,
-                    None => return self.by_itself(&ask, None).await,
+                    None => match Box::pin(self.other_part(come)).await {
+                        Ok(answer) => return answer,
+                        Err(fill) => return fill.by_itself(&ask, None).await,
+                    },
                 },
+                StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if let Some(lacks) = missing.take() => {
+                    if lacks.is_it(&come.response) {
+                        return Box::pin(self.complete(come, lacks)).await;
+                    }
+                    lacks.forget(&self.carried);
+                }
                 // A range beyond the end says nothing of the key: it would let anyone undo coalescing.
                 StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask, None).await,
                 status if status.is_server_error() && self.stale_for(status) => {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::decide;
@@ -84,7 +84,7 @@ pub fn to_keep(headers: &HeaderMap) -> HeaderMap {
 /// The fields to keep for what a 304 freshens: with what the origin says to us alone, since a 304 need not repeat it.
 pub fn to_keep_as_sent(headers: &HeaderMap) -> HeaderMap {
     let mut kept = storable::headers_to_keep(headers);
-    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE, SURROGATE_KEY, CACHE_TAG] {
+    for name in [AGE, CONTENT_LENGTH, SURROGATE_KEY, CACHE_TAG] {
         kept.remove(name);
     }
     kept

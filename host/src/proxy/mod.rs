@@ -24,6 +24,7 @@ mod invalidate;
 mod keeping;
 mod multipart;
 mod outcome;
+mod parts;
 mod pass;
 mod plan;
 mod pump;

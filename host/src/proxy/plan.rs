@@ -7,9 +7,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::ask::{Answer, Ask};
+use super::decide;
 use super::steps::Carried;
 use crate::cache::entry::SLICE_BYTES;
-use crate::origin::{OriginError, OriginResponse};
+use crate::origin::{OriginError, OriginKind, OriginResponse};
 use crate::semantics::byte_range::{self, ContentRange, RangeSpec, Resolved};
 use crate::semantics::etag::EntityTag;
 
@@ -22,6 +23,8 @@ pub enum Plan {
     Whole,
     /// From this slice on, to one before that slice or to the end.
     From(u64, Option<u64>),
+    /// What the client asks for, to be kept as it comes.
+    Own(HeaderValue),
     /// The length must be known first.
     Probe(Vec<RangeSpec>),
     /// What the client asks for, and nothing of it is kept.
@@ -36,10 +39,15 @@ impl Plan {
             return Self::Whole;
         }
         match byte_range::parse_range(&request.headers).as_deref() {
-            None => Self::Whole,
-            Some([RangeSpec::From(start)]) if *start < SLICE_BYTES => Self::Whole,
+            None | Some([RangeSpec::From(0)]) => Self::Whole,
+            // Buckets and folders give the whole as soon as all of it from its first slice on.
+            Some([RangeSpec::From(..SLICE_BYTES)]) if decide::origin_kind(carried) != OriginKind::Http => Self::Whole,
             Some([RangeSpec::From(start)]) => Self::From(start / SLICE_BYTES, None),
             Some([RangeSpec::Inclusive(start, end)]) => Self::around(*start, *end),
+            // A HEAD would tell which slices these are, and cost more than it saves.
+            Some([RangeSpec::Suffix(_)]) if decide::origin_kind(carried) == OriginKind::Http => {
+                request.headers.get(RANGE).map_or(Self::Whole, |field| Self::Own(field.clone()))
+            }
             Some(specs) => Self::Probe(specs.to_vec()),
         }
     }
@@ -55,7 +63,11 @@ impl Plan {
 
     /// The Range field.
     pub fn field(&self) -> Option<HeaderValue> {
-        let Self::From(first, end) = self else { return None };
+        let (first, end) = match self {
+            Self::From(first, end) => (first, end),
+            Self::Own(field) => return Some(field.clone()),
+            _ => return None,
+        };
         let start = first.checked_mul(SLICE_BYTES)?;
         let text = match end {
             Some(end) => format!("bytes={start}-{}", end.checked_mul(SLICE_BYTES)? - 1),

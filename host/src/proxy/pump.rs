@@ -88,8 +88,8 @@ pub fn start(orphans: Orphans, mut body: BodyStream, mut writer: Writer, mut ski
     });
 }
 
-/// What of a piece counts.
-fn trim(mut piece: Bytes, skip: &mut u64, left: &mut Option<u64>) -> Option<Bytes> {
+/// What of a piece counts, of a body of which `skip` bytes are not wanted and then only `left`.
+pub fn trim(mut piece: Bytes, skip: &mut u64, left: &mut Option<u64>) -> Option<Bytes> {
     if *skip > 0 {
         let drop = (*skip).min(piece.len() as u64);
         *skip -= drop;

@@ -15,7 +15,7 @@ use super::outcome::{Forward, Outcome, Word};
 use super::request::{self, Brought};
 use super::site::{Generation, Site};
 use super::websocket::{self, Wanted};
-use super::{Body, Peer, Proxy, failure, pass};
+use super::{Body, Peer, Proxy, failure, parts, pass};
 use crate::cache::Asked;
 use crate::cache::control::RequestDirectives;
 use crate::cache::entry::{Entry, EntryBody};
@@ -324,6 +324,10 @@ impl Keyed {
         let now = carried.proxy.clock.now();
         let directives = directives(&carried);
         let Some(found) = found else {
+            let carried = match Box::pin(parts::look_up(carried, &directives)).await {
+                Ok(hit) => return Ok(LookedUp::Fresh(hit)),
+                Err(carried) => carried,
+            };
             if directives.only_if_cached {
                 return Err(only_if_cached(carried));
             }
