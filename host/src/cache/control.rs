@@ -10,6 +10,7 @@ use http::header::{CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, HeaderName};
 
 use super::targeted;
+use crate::semantics::list;
 
 /// What counts for numbers that are too large (RFC 9111 section 1.2.2).
 pub(super) const MAX_DELTA_SECONDS: u64 = 1 << 31;
@@ -212,9 +213,7 @@ impl Argument {
 
 /// The names of a list; none where there are none, or one that is no name.
 pub(super) fn field_names(list: &[u8]) -> Option<Vec<HeaderName>> {
-    let names = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
-    let names: Option<Vec<HeaderName>> = names.map(|name| HeaderName::from_bytes(name).ok()).collect();
-    names.filter(|names| !names.is_empty())
+    list::names(list::members(list)).filter(|names| !names.is_empty())
 }
 
 /// All directives of all lines.

@@ -10,7 +10,7 @@ use http::header::{AGE, DATE};
 
 use super::control::RequestDirectives;
 use crate::clock::Timestamp;
-use crate::semantics::date;
+use crate::semantics::{date, list};
 
 /// How long a stale response is served when the origin fails and nobody said anything about it: a site outlives a day's
 /// outage, and no longer, so that nobody finds last year's page by accident.
@@ -65,10 +65,7 @@ impl Timing {
 /// The Age field: the first value where there are several, nothing where it is no number (section 5.1). Empty members of a list
 /// are none (RFC 9110 section 5.6.1.2).
 fn age_value(response: &HeaderMap) -> u64 {
-    let mut members = response.get_all(AGE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let Some(first) = members.find_map(|member| Some(member.trim_ascii()).filter(|member| !member.is_empty())) else {
-        return 0;
-    };
+    let Some(first) = list::of(response, &AGE).next() else { return 0 };
     if !first.iter().all(u8::is_ascii_digit) {
         return 0;
     }

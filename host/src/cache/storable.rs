@@ -23,7 +23,7 @@ use super::freshness::Retention;
 use super::targeted;
 use super::vary::Vary;
 use crate::semantics::etag::EntityTag;
-use crate::semantics::{date, hop_by_hop};
+use crate::semantics::{date, hop_by_hop, list};
 
 /// What configuration and policy say about keeping.
 #[derive(Clone, Debug, Default)]
@@ -226,9 +226,7 @@ fn has_life(response: &HeaderMap, said: &ResponseDirectives) -> bool {
 fn guessed_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<Duration> {
     let changed = date::of(response, &LAST_MODIFIED)?;
     let made = date::of(response, &DATE)?;
-    let asked_not_to = response.get_all(PRAGMA).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-cache"))
-    });
+    let asked_not_to = list::of(response, &PRAGMA).any(|word| word.eq_ignore_ascii_case(b"no-cache"));
     (said.targeted || !asked_not_to).then(|| (made.since(changed) / 10).min(LONGEST_GUESS))
 }
 

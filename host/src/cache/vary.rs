@@ -7,6 +7,8 @@ use http::header::VARY;
 use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 
+use crate::semantics::list;
+
 /// The most fields a response may vary by: each is looked at for every request of the key.
 pub const MAX_VARY_FIELDS: usize = 32;
 
@@ -31,19 +33,11 @@ pub enum Vary {
 impl Vary {
     /// Reads all Vary lines of a response.
     pub fn parse(response: &HeaderMap) -> Self {
-        let mut fields = Vec::new();
-        for line in response.get_all(VARY) {
-            for name in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                if name.is_empty() {
-                    continue;
-                }
-                match HeaderName::from_bytes(name) {
-                    // A star is a valid token.
-                    Ok(name) if name != "*" => fields.push(name),
-                    _ => return Self::Anything,
-                }
-            }
-        }
+        // A star is a valid token.
+        let mut fields = match list::names(list::of(response, &VARY)) {
+            Some(names) if names.iter().all(|name| name != "*") => names,
+            _ => return Self::Anything,
+        };
         fields.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         fields.dedup();
         match fields.len() {

@@ -6,6 +6,8 @@
 use http::HeaderMap;
 use http::header::{self, CONNECTION, HeaderName};
 
+use super::list;
+
 /// Hop-by-hop whether Connection names them or not.
 const ALWAYS: [HeaderName; 11] = [
     CONNECTION,
@@ -51,11 +53,8 @@ const NEVER: [HeaderName; 22] = [
 /// TE, Trailer, Transfer-Encoding, Upgrade, Proxy-Authenticate, Proxy-Authorization).
 pub fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        let named: Vec<HeaderName> = list::of(headers, &CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
             .filter(|name| !NEVER.contains(name))
             .collect();
         for name in named {

@@ -10,6 +10,7 @@ pub mod hop_by_hop;
 pub mod host_names;
 pub mod interest;
 pub mod interim;
+pub mod list;
 pub mod precondition;
 pub mod reference;
 pub mod target;
