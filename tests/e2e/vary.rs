@@ -1,5 +1,6 @@
 //! Variants (RFC 9111 section 4.1).
 
+use futures_util::StreamExt as _;
 use harness::prelude::*;
 
 #[tokio::test]
@@ -92,4 +93,41 @@ async fn what_a_stranger_claims_of_itself_is_none_that_an_answer_varies_by() {
     let host = Host::with(vhost("a.test").origin(&origin)).await;
     host.get("/a").await.expect(200, "http");
     host.call("GET", "/a").header("x-forwarded-proto", "https").send().await.expect(200, "http").cache("hit");
+}
+
+#[tokio::test]
+async fn an_origin_that_makes_ten_thousand_variants_crowds_out_nobody() {
+    let origin =
+        Origin::answering(|request| ok(request.header("x-a").to_owned()).cache_control("max-age=600").vary("x-a"))
+            .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let ask = |value: String| host.call("GET", "/a").header("x-a", &value).send();
+    host.get("/other").await.status(200);
+    let mut took = Vec::new();
+    for part in 0..5 {
+        let begun = std::time::Instant::now();
+        let calls = (part * 2000..(part + 1) * 2000).map(|number| async move {
+            let asked = format!("v{number}");
+            ask(asked.clone()).await.expect(200, &asked);
+            if number % 50 == 0 {
+                ask("used".to_owned()).await.expect(200, "used");
+            }
+        });
+        futures_util::stream::iter(calls).buffer_unordered(16).collect::<Vec<()>>().await;
+        took.push(begun.elapsed());
+    }
+    // Neither with the number of variants that there are nor with that of those that there were.
+    assert!(took[4] < took[0] * 4 + secs(5), "{took:?}");
+    ask("used".to_owned()).await.expect(200, "used").cache("hit");
+    host.get("/other").await.cache("hit");
+    let begun = std::time::Instant::now();
+    loop {
+        let entries = host.stats().await["cache"]["entries"].as_u64().expect("a number");
+        // An estimate of what is in the index, which counts some of what was replaced and removed.
+        if entries <= 1000 {
+            break;
+        }
+        assert!(begun.elapsed() < secs(20), "{entries} entries");
+        tokio::time::sleep(millis(200)).await;
+    }
 }

@@ -12,19 +12,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryBody};
+use super::eviction;
 use super::index::rocks::RocksIndex;
-use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyRecord, SliceRecord, StoredEntry};
+use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyKey, RecencyRecord, SliceRecord, StoredEntry};
 use super::index::{Change, Column, Index, IndexError};
 use super::purges::PurgeScope;
 use super::runs::Runs;
 use super::store::{Store, layout};
-use super::vary::VaryFields;
+use super::vary::{MAX_VARIANTS, VaryFields};
 
 /// What the records of a slice and of recency take beside keys, about.
 const AROUND_BYTES: i64 = 64;
 /// Records read or removed in one go.
 pub(super) const CHUNK: usize = 1000;
 const STRIPES: usize = 64;
+/// Variants of a key that stay when there are too many: some fewer, so that it is not asked at each who is to go.
+const VARIANTS_LEFT: usize = MAX_VARIANTS - MAX_VARIANTS / 8;
 
 /// Why the disk could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +72,13 @@ pub(super) struct Disk {
 /// What became of a commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Committed {
-    /// In the index. The body with this id was replaced.
-    Yes(Option<u64>),
+    /// In the index.
+    Yes {
+        /// The body with this id was replaced.
+        replaced: Option<u64>,
+        /// Variants of the key that are one too many: they are for the caller to remove.
+        crowded_out: Vec<RecencyRecord>,
+    },
     /// A newer response stands there.
     Older,
 }
@@ -186,30 +194,67 @@ impl Disk {
         let stored = StoredEntry { id: entry.id, key_length: key.len() as u32, head: entry.head.clone(), inline };
         let mut changes = Vec::with_capacity(4);
         let mut delta = 0;
-        let field_sets = if entry.variant.0.is_empty() {
-            newest_first(&entry.head.vary, old.field_sets)
+        let mut crowded_out = Vec::new();
+        let own = if entry.variant.0.is_empty() {
+            let field_sets = newest_first(&entry.head.vary, old.field_sets);
+            EntryRecord { field_sets, entry: Some(stored), variants: old.variants }
         } else {
             let base_key = schema::full_key(key, &[]);
-            let (base, base_length) = self.record(&base_key)?.unwrap_or_default();
+            let (mut base, base_length) = self.record(&base_key)?.unwrap_or_default();
             let had_entry = base.entry.is_some();
             let field_sets = newest_first(&entry.head.vary, with_plain(base.field_sets.clone(), had_entry));
-            if field_sets != base.field_sets {
-                let record = EntryRecord { field_sets, entry: base.entry }.encode();
+            let variant = schema::recency_key(&full_key);
+            let known = base.variants.contains(&variant);
+            if !known || field_sets != base.field_sets {
+                if !known && base.variants.len() >= MAX_VARIANTS {
+                    crowded_out = self.crowd_out(&mut base.variants, now)?;
+                }
+                if !known {
+                    base.variants.push(variant);
+                }
+                let record = EntryRecord { field_sets, ..base }.encode();
                 delta += record.len() as i64 - base_length as i64;
                 changes.push(Change::Put(Column::Entries, base_key, record));
             }
-            Vec::new()
+            EntryRecord { entry: Some(stored), ..EntryRecord::default() }
         };
-        let record = EntryRecord { field_sets, entry: Some(stored) }.encode();
+        let record = own.encode();
         delta += record.len() as i64 - old_length as i64;
         if old.entry.is_none() {
             delta += full_key.len() as i64 * 2 + AROUND_BYTES;
         }
         let recency = RecencyRecord { last_use: now, uses, size, id: entry.id, full_key: full_key.clone() };
-        changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key), recency.encode()));
+        changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key).to_vec(), recency.encode()));
         changes.push(Change::Put(Column::Entries, full_key, record));
         self.write(changes, delta)?;
-        Ok(Committed::Yes(replaced))
+        Ok(Committed::Yes { replaced, crowded_out })
+    }
+
+    /// Takes those out of a list of variants that are least worth keeping, and tells which are still there to be removed.
+    fn crowd_out(&self, variants: &mut Vec<RecencyKey>, now: u64) -> Result<Vec<RecencyRecord>, DiskError> {
+        let mut kept = Vec::with_capacity(variants.len());
+        for variant in variants.iter() {
+            let record = self.index.get(Column::Recency, variant)?;
+            // Those without a record are gone already.
+            kept.extend(record.and_then(|record| RecencyRecord::decode(&record)).map(|record| (*variant, record)));
+        }
+        let mut worst: Vec<usize> = (0..kept.len()).collect();
+        // A stable order: of those worth the same the oldest goes first.
+        worst.sort_by(|a, b| {
+            let worth = |at: &usize| eviction::dispensability(&kept[*at].1, now);
+            worth(b).total_cmp(&worth(a))
+        });
+        worst.truncate(kept.len().saturating_sub(VARIANTS_LEFT));
+        let mut out = Vec::with_capacity(worst.len());
+        variants.clear();
+        for (at, (variant, record)) in kept.into_iter().enumerate() {
+            if worst.contains(&at) {
+                out.push(record);
+            } else {
+                variants.push(variant);
+            }
+        }
+        Ok(out)
     }
 
     /// Replaces the head of an entry that is in the index; false if it is not.
@@ -218,9 +263,9 @@ impl Disk {
         let full_key = schema::full_key(key, &entry.variant.0);
         let _stripe = self.stripe(key).lock();
         let Some((record, old_length)) = self.record(&full_key)? else { return Ok(false) };
-        let Some(stored) = record.entry.filter(|stored| stored.id == entry.id) else { return Ok(false) };
+        let Some(stored) = record.entry.clone().filter(|stored| stored.id == entry.id) else { return Ok(false) };
         let stored = StoredEntry { head: entry.head.clone(), ..stored };
-        let record = EntryRecord { field_sets: record.field_sets, entry: Some(stored) }.encode();
+        let record = EntryRecord { entry: Some(stored), ..record }.encode();
         let delta = record.len() as i64 - old_length as i64;
         self.write(vec![Change::Put(Column::Entries, full_key, record)], delta)?;
         Ok(true)
@@ -245,11 +290,11 @@ impl Disk {
         let change = if others.is_empty() {
             Change::Delete(Column::Entries, full_key.to_vec())
         } else {
-            let base = EntryRecord { field_sets: others, entry: None }.encode();
+            let base = EntryRecord { field_sets: others, entry: None, variants: record.variants }.encode();
             delta += base.len() as i64;
             Change::Put(Column::Entries, full_key.to_vec(), base)
         };
-        self.write(vec![change, Change::Delete(Column::Recency, schema::recency_key(full_key))], delta)?;
+        self.write(vec![change, Change::Delete(Column::Recency, schema::recency_key(full_key).to_vec())], delta)?;
         Ok(Some(key_length))
     }
 

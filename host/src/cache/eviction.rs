@@ -47,7 +47,7 @@ pub(super) fn flush_uses(shared: &Shared) {
             };
             let uses = faded(&record, now).saturating_add(uses);
             let record = RecencyRecord { last_use: now.max(record.last_use), uses, size, ..record };
-            changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key), record.encode()));
+            changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key).to_vec(), record.encode()));
         }
         if !changes.is_empty() {
             shared.written(disk.index.write(changes, false).map_err(DiskError::from));
@@ -61,7 +61,7 @@ fn faded(record: &RecencyRecord, now: u64) -> u32 {
 }
 
 /// How little an entry is worth: idle time over uses, more for large ones, which make room for many.
-fn dispensability(record: &RecencyRecord, now: u64) -> f64 {
+pub(super) fn dispensability(record: &RecencyRecord, now: u64) -> f64 {
     let idle = now.saturating_sub(record.last_use) as f64 + 1.0;
     let weight = 1.0 + (record.size as f64 / (1 << 20) as f64 + 1.0).log2() / 8.0;
     idle * weight / (1.0 + f64::from(faded(record, now)))
@@ -88,7 +88,7 @@ pub(super) fn evict(shared: &Arc<Shared>) -> bool {
             }
             // The entry is gone or another; the use was left behind.
             Some(None) => {
-                let stale = Change::Delete(Column::Recency, schema::recency_key(&victim.full_key));
+                let stale = Change::Delete(Column::Recency, schema::recency_key(&victim.full_key).to_vec());
                 let replaced =
                     shared.counted(disk.recency(&victim.full_key)).flatten().is_some_and(|now| now.id != victim.id);
                 if !replaced && shared.counted(disk.index.write(vec![stale], false).map_err(DiskError::from)).is_none()

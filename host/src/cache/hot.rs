@@ -4,8 +4,8 @@
 //! shares follow what each has to keep. Reads take the read lock of one of many shards and make no system call.
 
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Wei
 
 use super::entry::{Entry, SLICE_BYTES};
 use super::key::CacheKey;
-use super::vary::{VariantKey, VaryFields};
+use super::vary::{MAX_VARIANTS, VariantKey, VaryFields};
 use crate::region::Region;
 
 /// A base remembers so many field sets, newest first.
@@ -74,6 +74,11 @@ impl Slot {
             weight,
         })
     }
+
+    /// Whether it stands where it was put.
+    fn stands(&self) -> bool {
+        !self.moved.load(Ordering::Acquire)
+    }
 }
 
 /// What stands at a place.
@@ -81,14 +86,15 @@ impl Slot {
 enum Standing {
     /// The only entry of a key, or one variant.
     One(Arc<Slot>),
-    /// The base of a key that varies: which variants there may be, and the entry without variant.
-    Base(Arc<[VaryFields]>, Option<Arc<Slot>>),
+    /// The base of a key that varies: which variants there may be, the entry without variant, and those that were put in their
+    /// places, oldest first.
+    Base(Arc<[VaryFields]>, Option<Arc<Slot>>, Arc<[Weak<Slot>]>),
 }
 
 impl Standing {
     /// Says that this is no longer what stands there.
     fn move_away(&self) {
-        if let Self::One(slot) | Self::Base(_, Some(slot)) = self {
+        if let Self::One(slot) | Self::Base(_, Some(slot), _) = self {
             slot.moved.store(true, Ordering::Release);
         }
     }
@@ -101,7 +107,10 @@ impl Weighter<Place, Standing> for ByWeight {
     fn weight(&self, _: &Place, standing: &Standing) -> u64 {
         match standing {
             Standing::One(slot) => slot.weight,
-            Standing::Base(sets, slot) => 256 + sets.len() as u64 * 64 + slot.as_ref().map_or(0, |slot| slot.weight),
+            Standing::Base(sets, slot, variants) => {
+                let lists = 256 + sets.len() as u64 * 64 + variants.len() as u64 * 64;
+                lists + slot.as_ref().map_or(0, |slot| slot.weight)
+            }
         }
     }
 }
@@ -260,7 +269,7 @@ impl Hot {
     ) -> Option<T> {
         match self.at(key, &[])? {
             Standing::One(slot) => take(&slot, true),
-            Standing::Base(sets, base) => sets.iter().find_map(|set| {
+            Standing::Base(sets, base, _) => sets.iter().find_map(|set| {
                 if set.0.is_empty() {
                     return base.as_ref().and_then(|slot| take(slot, false));
                 }
@@ -276,7 +285,10 @@ impl Hot {
     pub fn knows(&self, key: &CacheKey, is_gone: impl Fn(&Slot) -> bool) -> bool {
         match self.entries.peek(&PlaceRef { key, variant: &[] }) {
             Some(Standing::One(slot)) => !is_gone(&slot),
-            Some(Standing::Base(..)) => true,
+            Some(Standing::Base(_, slot, variants)) => {
+                let variants = variants.iter().filter_map(Weak::upgrade).filter(|slot| slot.stands());
+                slot.into_iter().chain(variants).any(|slot| !is_gone(&slot))
+            }
             None => false,
         }
     }
@@ -293,7 +305,7 @@ impl Hot {
     /// The field sets that memory knows of for a key.
     fn field_sets(&self, key: &CacheKey) -> Vec<VaryFields> {
         match self.entries.peek(&PlaceRef { key, variant: &[] }) {
-            Some(Standing::Base(sets, _)) => sets.to_vec(),
+            Some(Standing::Base(sets, ..)) => sets.to_vec(),
             Some(Standing::One(_)) => vec![VaryFields::default()],
             None => Vec::new(),
         }
@@ -307,8 +319,8 @@ impl Hot {
         let _stripe = self.stripe(&key).lock();
         let old = self.entries.peek(&PlaceRef { key: &key, variant: &variant.0 });
         let occupied = match &old {
-            Some(Standing::One(_)) | Some(Standing::Base(_, Some(_))) => true,
-            Some(Standing::Base(_, None)) | None => false,
+            Some(Standing::One(_)) | Some(Standing::Base(_, Some(_), _)) => true,
+            Some(Standing::Base(_, None, _)) | None => false,
         };
         if occupied && only_if_vacant {
             return;
@@ -330,21 +342,41 @@ impl Hot {
             sets.push(entry.head.vary.clone());
         }
         let plain = sets.iter().all(|set| set.0.is_empty());
+        let (base, variants) = match self.entries.peek(&PlaceRef { key: &key, variant: &[] }) {
+            Some(Standing::One(slot)) => (Some(slot), None),
+            Some(Standing::Base(_, slot, variants)) => (slot, Some(variants)),
+            None => (None, None),
+        };
         if variant.0.is_empty() {
-            let standing = if plain { Standing::One(slot) } else { Standing::Base(sets.into(), Some(slot)) };
+            let standing = match (plain, variants) {
+                (true, _) => Standing::One(slot),
+                (false, variants) => Standing::Base(sets.into(), Some(slot), variants.unwrap_or_default()),
+            };
             self.entries.insert(Place { key, variant }, standing);
             return;
         }
-        let base = match self.entries.peek(&PlaceRef { key: &key, variant: &[] }) {
-            Some(Standing::One(slot)) | Some(Standing::Base(_, Some(slot))) => Some(slot),
-            Some(Standing::Base(_, None)) | None => None,
-        };
         if let Some(base) = &base {
             base.moved.store(true, Ordering::Release);
         }
+        let variants = self.with_variant(&key, variants.as_deref().unwrap_or_default(), &slot);
         let base_place = Place { key: key.clone(), variant: VariantKey::default() };
-        self.entries.insert(base_place, Standing::Base(sets.into(), base));
+        self.entries.insert(base_place, Standing::Base(sets.into(), base, variants));
         self.entries.insert(Place { key, variant }, Standing::One(slot));
+    }
+
+    /// The variants of a key with one more; if they are too many, the one goes that was used least since uses were last written
+    /// down, of several the oldest. The stripe of the key is locked.
+    fn with_variant(&self, key: &CacheKey, variants: &[Weak<Slot>], new: &Arc<Slot>) -> Arc<[Weak<Slot>]> {
+        let standing = variants.iter().filter_map(Weak::upgrade).filter(|slot| slot.stands());
+        let mut standing: Vec<Arc<Slot>> = standing.collect();
+        while standing.len() >= MAX_VARIANTS {
+            let uses = |slot: &Arc<Slot>| slot.uses.load(Ordering::Relaxed);
+            let Some(least) = (0..standing.len()).min_by_key(|at| uses(&standing[*at])) else { break };
+            let slot = standing.remove(least);
+            slot.moved.store(true, Ordering::Release);
+            self.entries.remove(&PlaceRef { key, variant: &slot.entry.variant.0 });
+        }
+        standing.iter().chain([new]).map(Arc::downgrade).collect()
     }
 
     /// Replaces an entry by a newer form of the same one; nothing if another stands there.
@@ -357,7 +389,7 @@ impl Hot {
     /// Whether this entry (by id) stands in its place.
     pub fn holds(&self, entry: &Entry) -> bool {
         match self.entries.peek(&PlaceRef { key: &entry.key, variant: &entry.variant.0 }) {
-            Some(Standing::One(slot)) | Some(Standing::Base(_, Some(slot))) => slot.entry.id == entry.id,
+            Some(Standing::One(slot)) | Some(Standing::Base(_, Some(slot), _)) => slot.entry.id == entry.id,
             _ => false,
         }
     }
@@ -371,10 +403,10 @@ impl Hot {
                 slot.moved.store(true, Ordering::Release);
                 self.entries.remove(&place);
             }
-            Some(Standing::Base(sets, Some(slot))) if slot.entry.id == id => {
+            Some(Standing::Base(sets, Some(slot), variants)) if slot.entry.id == id => {
                 slot.moved.store(true, Ordering::Release);
                 let place = Place { key: key.clone(), variant: variant.clone() };
-                self.entries.insert(place, Standing::Base(sets, None));
+                self.entries.insert(place, Standing::Base(sets, None, variants));
             }
             _ => {}
         }
@@ -383,14 +415,14 @@ impl Hot {
     /// Keeps only entries that `keep` wants kept.
     pub fn retain(&self, keep: impl Fn(&Entry) -> bool) {
         self.entries.retain(|_, standing| match standing {
-            Standing::One(slot) | Standing::Base(_, Some(slot)) => {
+            Standing::One(slot) | Standing::Base(_, Some(slot), _) => {
                 let kept = keep(&slot.entry);
                 if !kept {
                     standing.move_away();
                 }
                 kept
             }
-            Standing::Base(_, None) => true,
+            Standing::Base(_, None, _) => true,
         });
     }
 

@@ -26,7 +26,7 @@ use super::key::CacheKey;
 use super::purges::{PurgeListener, PurgeScope, PurgeTable};
 use super::purging::Custody;
 use super::runs::Runs;
-use super::vary::VariantKey;
+use super::vary::{VariantKey, VaryFields};
 use super::writer::Writer;
 use crate::clock::Clock;
 use crate::telemetry::metrics::Metrics;
@@ -212,9 +212,20 @@ impl Shared {
         );
         found.or_else(|| {
             let live = self.live(key).read();
-            let mut entries = live.get(key)?.iter().rev();
-            let mine = |entry: &&Arc<Entry>| VariantKey::of(&entry.head.vary, headers) == entry.variant;
-            entries.find(|entry| mine(entry) && !self.is_purged(entry, Some(request_path))).cloned()
+            // Made once for many that vary by the same fields.
+            let mut wanted: Option<(&VaryFields, VariantKey)> = None;
+            for entry in live.get(key)?.iter().rev() {
+                let set = &entry.head.vary;
+                let variant = match wanted.take() {
+                    Some((of, variant)) if of == set => variant,
+                    _ => VariantKey::of(set, headers),
+                };
+                if variant == entry.variant && !self.is_purged(entry, Some(request_path)) {
+                    return Some(entry.clone());
+                }
+                wanted = Some((set, variant));
+            }
+            None
         })
     }
 
@@ -530,9 +541,13 @@ impl Shared {
             return false;
         }
         match self.written(disk.commit(entry, self.clock.now().as_secs())) {
-            Some(Committed::Yes(replaced)) => {
+            Some(Committed::Yes { replaced, crowded_out }) => {
                 if let Some(body) = body {
                     body.committed.store(true, Ordering::Release);
+                }
+                for variant in crowded_out {
+                    self.metrics.cache_evictions.inc();
+                    self.remove_from_disk(&variant.full_key, variant.id);
                 }
                 if let Some(id) = replaced {
                     self.doom(id);

@@ -18,6 +18,8 @@ use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::semantics::authority::Hostname;
 
+mod variants;
+
 struct Rig {
     cache: Cache,
     index: Arc<MemoryIndex>,

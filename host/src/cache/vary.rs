@@ -1,13 +1,18 @@
 //! Variants (RFC 9111 section 4.1, RFC 9110 section 12.5.5).
 //!
-//! Request fields are compared as text after their lines are joined and the whitespace around commas is gone; that `de, en`
-//! and `en, de` may mean the same is left to policies, which can put what they know into the key.
+//! Accept-Encoding and Accept-Language are compared by what they mean (`semantics::preferences`). All others, and what of those
+//! two is malformed, are compared as text after their lines are joined and the whitespace around commas is gone; what else may
+//! mean the same is left to policies, which can put what they know into the key.
 
-use http::header::VARY;
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 
-use crate::semantics::list;
+use crate::semantics::{list, preferences};
+
+/// Variants of one key that are kept: more than browsers make of codings and languages together, and few enough that an origin
+/// which makes one of everything (`Vary: Cookie`) crowds out no other. Beyond it those that are used least go first.
+pub const MAX_VARIANTS: usize = 64;
 
 /// The most fields a response may vary by: each is looked at for every request of the key.
 pub const MAX_VARY_FIELDS: usize = 32;
@@ -54,7 +59,11 @@ impl Vary {
 /// for each field in order of names:   name length (u16) name   0                           the request has no such field
 ///                                                               1  value length (u16) value
 ///                                                               2  SHA-256 of the value
+///                                                               3  value length (u16) preferences
+///                                                               4  SHA-256 of the preferences
 /// ```
+///
+/// Preferences have numbers of their own: as text, the same bytes mean what they say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VariantKey(pub Box<[u8]>);
 
@@ -70,20 +79,39 @@ impl VariantKey {
         let mut bytes = Vec::with_capacity(names.len() * 32);
         for name in names {
             push_with_length(&mut bytes, name.as_str().as_bytes());
-            match normalised(request, name) {
-                None => bytes.push(0),
-                Some(value) if value.len() <= MAX_VALUE_BYTES => {
-                    bytes.push(1);
-                    push_with_length(&mut bytes, &value);
-                }
-                Some(value) => {
-                    bytes.push(2);
-                    bytes.extend_from_slice(&Sha256::digest(&value));
-                }
+            match preferred(request, name) {
+                Some(value) => push_value(&mut bytes, 3, &value),
+                None => match normalised(request, name) {
+                    Some(value) => push_value(&mut bytes, 1, &value),
+                    None => bytes.push(0),
+                },
             }
         }
         Self(bytes.into_boxed_slice())
     }
+}
+
+/// A value under `kind`, or its digest under the next one.
+fn push_value(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    if value.len() <= MAX_VALUE_BYTES {
+        bytes.push(kind);
+        push_with_length(bytes, value);
+    } else {
+        bytes.push(kind + 1);
+        bytes.extend_from_slice(&Sha256::digest(value));
+    }
+}
+
+/// What a field prefers, where it is one whose meaning is known and the request has it in good form.
+fn preferred(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let read = if *name == ACCEPT_ENCODING {
+        preferences::encodings
+    } else if *name == ACCEPT_LANGUAGE {
+        preferences::languages
+    } else {
+        return None;
+    };
+    if request.contains_key(name) { read(request, name) } else { None }
 }
 
 /// Field names are shorter than 64 KiB (the `http` crate's own bound), and long values are digests.
@@ -189,6 +217,24 @@ mod tests {
         assert_ne!(VariantKey::of(&fields(&["a"]), &map(&[])), VariantKey::of(&fields(&["b"]), &map(&[])));
         assert_eq!(VariantKey::of(&fields(&[]), &map(&[("a", "x")])), VariantKey::default());
         assert_eq!(VariantKey::of(&fields(&["b", "a"]), &map(&[])), VariantKey::of(&fields(&["a", "b"]), &map(&[])));
+    }
+
+    #[test]
+    fn preferences_are_compared_by_what_they_mean() {
+        let names = fields(&["accept-encoding", "accept-language"]);
+        let of = |name: &'static str, value: &'static str| VariantKey::of(&names, &map(&[(name, value)]));
+        assert_eq!(of("accept-encoding", "gzip, br;q=1.0"), of("accept-encoding", "BR,gzip"));
+        assert_eq!(of("accept-language", "de, en"), of("accept-language", "en,de"));
+        assert_ne!(of("accept-language", "de, en;q=0.5"), of("accept-language", "en, de;q=0.5"));
+        // What cannot be read is what it says.
+        assert_ne!(of("accept-encoding", "gzip br"), of("accept-encoding", "br gzip"));
+        assert_eq!(of("accept-encoding", "gzip;q=x , br"), of("accept-encoding", "gzip;q=x,br"));
+        // No field and an empty one differ: the one takes anything, the other nothing.
+        assert_ne!(of("accept-encoding", ""), VariantKey::of(&names, &map(&[])));
+        let text = VariantKey::of(&fields(&["accept-encoding"]), &map(&[("accept-encoding", "gzip;q=500, a b")]));
+        assert_eq!(text.0[2 + "accept-encoding".len()], 1);
+        let read = VariantKey::of(&fields(&["accept-encoding"]), &map(&[("accept-encoding", "gzip;q=0.5")]));
+        assert_eq!(read.0[2 + "accept-encoding".len()], 3, "never the key of a text, which an older index may hold");
     }
 
     proptest! {

@@ -12,6 +12,7 @@ pub mod interest;
 pub mod interim;
 pub mod list;
 pub mod precondition;
+pub mod preferences;
 pub mod reference;
 pub mod target;
 pub mod versions;

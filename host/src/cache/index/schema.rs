@@ -5,7 +5,7 @@
 //!
 //! | column  | key | value |
 //! |---|---|---|
-//! | entries | key, NUL NUL, variant | u8 count, so many field sets (newest first), maybe entry |
+//! | entries | key, NUL NUL, variant | u8 count, so many field sets (newest first), u8: 1 an entry, 2 variants; entry, variants |
 //! | slices  | id u64, slice u32 | u32 length, u16 count, so many u32: CRC-32C of each 64 KiB |
 //! | slices  | id u64, FFFFFFFF | bytes: the full key of the entry that owns the body |
 //! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 uses, u64 size, u64 id, bytes: full key |
@@ -13,7 +13,8 @@
 //! | meta    | `sequence`, `next_id`, `bytes` | a number, i64, without CRC (it is added to by merging) |
 //!
 //! A field set is u8 count and so many names. Only the record with the empty variant, the base of a key, has field sets: they
-//! say which variants there may be. An empty set stands for the entry in the base itself.
+//! say which variants there may be. An empty set stands for the entry in the base itself. It has the variants too, oldest first
+//! (u16 count, so many keys of 16 bytes in column `recency`), where there are any: they are counted, and the one that goes is found.
 //!
 //! An entry:
 //!
@@ -64,7 +65,12 @@ pub struct EntryRecord {
     pub field_sets: Vec<VaryFields>,
     /// What is remembered.
     pub entry: Option<StoredEntry>,
+    /// Variants that were kept, oldest first, by their keys in column `Recency`; in bases only. Some may be gone.
+    pub variants: Vec<RecencyKey>,
 }
+
+/// A key in column `Recency`.
+pub type RecencyKey = [u8; 16];
 
 /// An entry as it is stored.
 #[derive(Clone, Debug)]
@@ -132,8 +138,9 @@ pub fn parse_slice_key(key: &[u8]) -> Option<(u64, Option<u32>)> {
 }
 
 /// The key in column `Recency`: a place that has nothing to do with the order of keys, so that neighbours are a fair sample.
-pub fn recency_key(full_key: &[u8]) -> Vec<u8> {
-    Sha256::digest(full_key)[..16].to_vec()
+pub fn recency_key(full_key: &[u8]) -> RecencyKey {
+    let digest: [u8; 32] = Sha256::digest(full_key).into();
+    *digest.first_chunk().expect("16 is less than 32")
 }
 
 impl EntryRecord {
@@ -143,9 +150,15 @@ impl EntryRecord {
         let sets = self.field_sets.iter().take(MAX_FIELD_SETS);
         out.u8(sets.len() as u8);
         sets.for_each(|set| out.field_set(set));
-        out.u8(u8::from(self.entry.is_some()));
+        let variants = &self.variants[..self.variants.len().min(usize::from(u16::MAX))];
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        out.u8(flag(self.entry.is_some(), HAS_ENTRY) | flag(!variants.is_empty(), HAS_VARIANTS));
         if let Some(entry) = &self.entry {
             out.entry(entry);
+        }
+        if !variants.is_empty() {
+            out.u16(variants.len() as u16);
+            variants.iter().for_each(|variant| out.0.extend_from_slice(variant));
         }
         out.finish()
     }
@@ -155,12 +168,14 @@ impl EntryRecord {
         let mut from = Decoder::checked(record)?;
         let count = from.u8()?;
         let field_sets = (0..count).map(|_| from.field_set()).collect::<Option<Vec<_>>>()?;
-        let entry = match from.u8()? {
-            0 => None,
-            1 => Some(from.entry()?),
-            _ => return None,
-        };
-        from.end(Self { field_sets, entry })
+        let has = from.u8()?;
+        if has & !(HAS_ENTRY | HAS_VARIANTS) != 0 {
+            return None;
+        }
+        let entry = if has & HAS_ENTRY != 0 { Some(from.entry()?) } else { None };
+        let count = if has & HAS_VARIANTS != 0 { from.u16()? } else { 0 };
+        let variants = (0..count).map(|_| from.array()).collect::<Option<Vec<_>>>()?;
+        from.end(Self { field_sets, entry, variants })
     }
 }
 
@@ -268,6 +283,9 @@ pub fn decode_purge(record: &[u8]) -> Option<PurgeScope> {
     };
     from.end(scope)
 }
+
+const HAS_ENTRY: u8 = 1;
+const HAS_VARIANTS: u8 = 2;
 
 const NO_CACHE: u8 = 1;
 const MUST_REVALIDATE: u8 = 2;

@@ -59,10 +59,11 @@ proptest! {
         head in head(),
         id in any::<u64>(),
         inline in prop::option::of(prop::collection::vec(any::<u8>(), 0..100)),
+        (there, variants) in (any::<bool>(), prop::collection::vec(any::<RecencyKey>(), 0..4)),
     ) {
         let field_sets = vec![head.vary.clone(), VaryFields::default()];
         let stored = StoredEntry { id, key_length: 9, head, inline: inline.map(Bytes::from) };
-        let record = EntryRecord { field_sets, entry: Some(stored) };
+        let record = EntryRecord { field_sets, entry: there.then_some(stored), variants };
         let read = EntryRecord::decode(&record.encode()).expect("what was written is readable");
         prop_assert_eq!(format!("{record:?}"), format!("{read:?}"));
     }
@@ -70,7 +71,7 @@ proptest! {
     #[test]
     fn a_flipped_bit_or_a_cut_makes_a_record_unreadable(head in head(), place in any::<prop::sample::Index>(), bit in 0..8u8) {
         let entry = Some(StoredEntry { id: 7, key_length: 9, head, inline: None });
-        let mut record = EntryRecord { field_sets: vec![], entry }.encode();
+        let mut record = EntryRecord { field_sets: vec![], entry, variants: vec![] }.encode();
         let place = place.index(record.len());
         prop_assert!(EntryRecord::decode(&record[..place]).is_none());
         record[place] ^= 1 << bit;

@@ -1,0 +1,76 @@
+//! Many variants of one key.
+
+use http::HeaderValue;
+use http::header::ACCEPT;
+
+use super::*;
+use crate::cache::index::Index as _;
+use crate::cache::vary::MAX_VARIANTS;
+
+fn accepting(what: &str) -> HeaderMap {
+    HeaderMap::from_iter([(ACCEPT, HeaderValue::from_str(what).unwrap())])
+}
+
+async fn keep(rig: &Rig, what: &str) {
+    let mut varying = head(&rig.cache, "/a", Some(2), false);
+    varying.vary = VaryFields(vec![ACCEPT]);
+    let (_, writer) = rig.cache.keep(&key("/a"), &accepting(what), varying);
+    let mut writer = writer.unwrap();
+    assert!(writer.write(Bytes::from_static(b"ab")).await);
+    assert!(writer.finish().await);
+}
+
+fn in_memory(rig: &Rig, what: &str) -> bool {
+    let (key, headers) = (key("/a"), accepting(what));
+    rig.cache.lookup_memory(&Asked { key: &key, headers: &headers, request_path: "/a" }).is_some()
+}
+
+async fn on_disk(rig: &Rig, what: &str) -> bool {
+    let (key, headers) = (key("/a"), accepting(what));
+    rig.cache.lookup_disk(&Asked { key: &key, headers: &headers, request_path: "/a" }).await.is_some()
+}
+
+#[tokio::test]
+async fn those_that_are_used_least_make_room() {
+    let rig = Rig::new();
+    keep(&rig, "used").await;
+    rig.settle().await;
+    for _ in 0..5 {
+        assert!(in_memory(&rig, "used"));
+    }
+    eviction::flush_uses(&rig.cache.shared);
+    let many = MAX_VARIANTS * 4;
+    for number in 0..many {
+        keep(&rig, &format!("once/{number}")).await;
+        rig.clock.advance(Duration::from_secs(1));
+        // In memory it counts what was used since it was last written down.
+        assert!(in_memory(&rig, "used"), "after {number}");
+    }
+    rig.settle().await;
+    let kept = (0..many).filter(|number| in_memory(&rig, &format!("once/{number}"))).count();
+    assert!((MAX_VARIANTS / 2..=MAX_VARIANTS).contains(&kept), "{kept} in memory");
+    assert!(in_memory(&rig, &format!("once/{}", many - 1)));
+    rig.cache.shared.hot.clear();
+    let mut kept = 0;
+    for number in 0..many {
+        kept += usize::from(on_disk(&rig, &format!("once/{number}")).await);
+    }
+    assert!((MAX_VARIANTS / 2..=MAX_VARIANTS).contains(&kept), "{kept} on disk");
+    assert!(on_disk(&rig, "used").await);
+    // The base and what is left of the variants; nothing of those that went.
+    let records = rig.index.scan(Column::Entries, &[], None, usize::MAX).unwrap().len();
+    assert!(records <= MAX_VARIANTS + 1, "{records} records");
+}
+
+#[tokio::test]
+async fn a_variant_is_known_as_long_as_one_of_its_kind_is_there() {
+    let rig = Rig::new();
+    let (key, headers) = (key("/a"), accepting("c"));
+    let asked = Asked { key: &key, headers: &headers, request_path: "/a" };
+    assert!(!rig.cache.knows(&asked));
+    keep(&rig, "a").await;
+    keep(&rig, "b").await;
+    assert!(rig.cache.lookup_memory(&asked).is_none() && rig.cache.knows(&asked));
+    rig.cache.purge(PurgeScope::Path { host: "a.test".into(), path: "/a".into() }).await.unwrap();
+    assert!(!rig.cache.knows(&asked), "what is purged is not there");
+}
