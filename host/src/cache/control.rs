@@ -100,6 +100,8 @@ pub struct RequestDirectives {
     pub min_fresh: Option<Duration>,
     /// `max-stale`: any, or up to a duration.
     pub max_stale: Option<Option<Duration>>,
+    /// `stale-if-error` (RFC 5861 section 4).
+    pub stale_if_error: Option<Duration>,
 }
 
 impl RequestDirectives {
@@ -122,6 +124,7 @@ impl RequestDirectives {
                         read.min_fresh = Some(read.min_fresh.map_or(seconds, |known| known.max(seconds)));
                     }
                 }
+                b"stale-if-error" => shorter(&mut read.stale_if_error, argument.seconds_or_zero()),
                 b"max-stale" => {
                     let allowed = match argument {
                         Argument::None => None,
@@ -374,6 +377,10 @@ mod tests {
         assert_eq!(read(&[("cache-control", "min-fresh=x")]).min_fresh, None);
         assert!(read(&[("pragma", "no-cache")]).no_cache);
         assert!(!read(&[("pragma", "no-cache"), ("cache-control", "max-age=1")]).no_cache);
+        let windows = read(&[("cache-control", "stale-if-error=60, stale-if-error=\"30\"")]);
+        assert_eq!(windows.stale_if_error, secs(30));
+        assert_eq!(read(&[("cache-control", "stale-if-error=x")]).stale_if_error, secs(0));
+        assert_eq!(windows.without_wishes(), RequestDirectives::default());
         assert_eq!(read(&[]), RequestDirectives::default());
     }
 

@@ -132,16 +132,17 @@ pub fn decide(
     }
     let may_be_stale = !retention.no_cache && !retention.must_revalidate;
     let within = |window: Duration| may_be_stale && since < window;
+    // The client's own window is shorter than the origin's, or stands where the origin named none: never past the origin's word.
+    let if_error = match (retention.stale_if_error, request.stale_if_error) {
+        (Some(origin), Some(client)) => origin.min(client),
+        (origin, client) => origin.or(client).unwrap_or(DEFAULT_STALE_IF_ERROR),
+    };
     let refused = request.refuse_stale(age, since);
     let while_revalidate = !refused && within(retention.stale_while_revalidate.unwrap_or_default());
     if may_be_stale && !retention.s_maxage && !refused && !while_revalidate && request.max_stale.is_some() {
         return Freshness::Accepted { since };
     }
-    Freshness::Stale {
-        since,
-        while_revalidate,
-        if_error: !request.no_cache && within(retention.stale_if_error.unwrap_or(DEFAULT_STALE_IF_ERROR)),
-    }
+    Freshness::Stale { since, while_revalidate, if_error: !request.no_cache && within(if_error) }
 }
 
 #[cfg(test)]

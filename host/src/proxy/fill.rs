@@ -18,7 +18,7 @@ use super::parts::Missing;
 use super::pass::{Judged, failed, judge, passed_on};
 use super::plan::{MAX_OBJECT_BYTES, Part, Plan, part_of, probe};
 use super::pump;
-use super::steps::{Carried, Early, Hit, StaleEntry, seconds};
+use super::steps::{Carried, Early, Hit, StaleEntry, directives, seconds};
 use crate::cache::Asked;
 use crate::cache::entry::{EntryHead, SLICE_BYTES};
 use crate::cache::fill::Lead;
@@ -162,13 +162,14 @@ impl Fill {
         }
     }
 
-    /// Whether stale is better than this status: only where header or policy said so (RFC 5861 section 4).
+    /// Whether stale is better than this status: only where header, policy or client said so (RFC 5861 section 4).
     pub(super) fn stale_for(&self, status: StatusCode) -> bool {
+        let said = |stale: &StaleEntry| {
+            let origin = stale.entry.head.retention.stale_if_error;
+            origin.is_some() || directives(&self.carried).stale_if_error.is_some()
+        };
         matches!(status.as_u16(), 500 | 502 | 503 | 504)
-            && self
-                .stale
-                .as_ref()
-                .is_some_and(|stale| stale.if_error && stale.entry.head.retention.stale_if_error.is_some())
+            && self.stale.as_ref().is_some_and(|stale| stale.if_error && said(stale))
     }
 
     pub(super) fn origin_failed(self, error: &OriginError) -> Early {
