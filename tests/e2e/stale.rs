@@ -67,3 +67,15 @@ async fn served_at_once_while_it_is_revalidated() {
     assert!(start.elapsed() < millis(600), "{:?}", start.elapsed());
     host.get_until("/a", |answer| answer.text() == "new").await;
 }
+
+#[tokio::test]
+async fn many_who_are_served_stale_make_one_refresh() {
+    let (origin, host) = expired("max-age=1, stale-while-revalidate=60").await;
+    origin.set("/a", ok("new").cache_control("max-age=60").late(millis(700)));
+    let answers = futures_util::future::join_all((0..30).map(|_| host.get("/a"))).await;
+    for answer in &answers {
+        answer.expect(200, "old").cache("stale");
+    }
+    host.get_until("/a", |answer| answer.text() == "new").await;
+    assert_eq!(origin.requests(), 2);
+}

@@ -14,6 +14,7 @@ mod eviction;
 pub mod fill;
 pub mod freshness;
 mod front;
+pub mod groups;
 mod handover;
 mod hot;
 pub mod index;

@@ -1,13 +1,15 @@
 //! What an unsafe method makes untrue of what is kept (RFC 9111 section 4.4).
 //!
 //! The target, and what the answer's Location and Content-Location name on the same origin: of another origin nobody may
-//! invalidate anything. A path goes with all its queries and variants, which is more than is asked for and never too little.
+//! invalidate anything. So do the groups that Cache-Group-Invalidation names (RFC 9875 section 3). A path goes with all its queries and variants, which is more than is asked for and never too little.
 
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, StatusCode};
 
+use super::keeping::group_scope;
 use super::steps::Carried;
 use crate::cache::error::CacheError;
+use crate::cache::groups;
 use crate::cache::purges::PurgeScope;
 use crate::semantics::reference::Base;
 
@@ -26,8 +28,11 @@ pub async fn after(carried: &Carried, method: &Method, status: StatusCode, respo
             paths.push(target.path().to_owned());
         }
     }
-    for path in paths {
-        let scope = PurgeScope::Path { host: request.host.as_str().to_owned(), path };
+    let host = || request.host.as_str().to_owned();
+    let paths = paths.into_iter().map(|path| PurgeScope::Path { host: host(), path });
+    let groups = groups::invalidated(response, group_scope(carried)).into_iter();
+    let groups = groups.map(|tag| PurgeScope::Tag { host: host(), tag });
+    for scope in paths.chain(groups) {
         match carried.proxy.cache.invalidate(scope).await {
             Ok(_) => {}
             Err(error @ CacheError::PurgeNotPassedOn(_)) => {

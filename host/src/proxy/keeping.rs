@@ -12,6 +12,7 @@ use super::steps::Carried;
 use crate::cache::Asked;
 use crate::cache::entry::{Entry, EntryHead};
 use crate::cache::fill::{Lead, Writer};
+use crate::cache::groups;
 use crate::cache::key::CacheKey;
 use crate::cache::storable::{self, NotStorable, Rules, Storable};
 use crate::cache::targeted;
@@ -98,6 +99,11 @@ pub fn vary_of(headers: &HeaderMap) -> VaryFields {
     }
 }
 
+/// Where groups of responses to this request are of.
+pub fn group_scope(carried: &Carried) -> groups::Scope {
+    groups::Scope { scheme: carried.exchange.request.scheme, port: carried.exchange.request.port }
+}
+
 /// Tags of an entry after a 304: those it had and those it was given anew. A 304 need not repeat the origin's tags, and one purge
 /// too many is better than one that misses; only when they keep changing do the old ones go.
 pub fn tags_after(had: Vec<String>, given: Vec<String>) -> Vec<String> {
@@ -111,9 +117,10 @@ pub fn tags_after(had: Vec<String>, given: Vec<String>) -> Vec<String> {
     tags
 }
 
-/// Tags of the policy, and of the origin's Surrogate-Key and Cache-Tag.
+/// Tags of the policy, and of the origin's Surrogate-Key, Cache-Tag and Cache-Groups.
 pub fn tags(carried: &Carried, headers: &HeaderMap) -> Vec<String> {
     let mut tags = carried.exchange.store.tags.clone();
+    tags.extend(groups::tags(headers, group_scope(carried)));
     for (name, separator) in [(SURROGATE_KEY, ' '), (CACHE_TAG, ',')] {
         for value in headers.get_all(name) {
             let Ok(text) = value.to_str() else { continue };
