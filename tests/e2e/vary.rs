@@ -131,3 +131,15 @@ async fn an_origin_that_makes_ten_thousand_variants_crowds_out_nobody() {
         tokio::time::sleep(millis(200)).await;
     }
 }
+
+#[tokio::test]
+async fn after_a_restart_it_is_not_known_what_a_miss_lacks() {
+    let origin =
+        Origin::answering(|request| ok(request.header("accept").to_owned()).cache_control("max-age=60").vary("accept"))
+            .await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.call("GET", "/a").header("accept", "text/html").send().await.cache("fwd=uri-miss").cache("stored");
+    host.restart().await;
+    host.call("GET", "/a").header("accept", "image/png").send().await.cache("fwd=miss");
+    host.call("GET", "/a").header("accept", "text/html").send().await.expect(200, "text/html").cache("hit");
+}

@@ -288,8 +288,8 @@ impl Answer {
     }
 
     /// Holds Cache-Status (RFC 9211) against a word: `hit` (fresh, from the cache), `stale` (from the cache though it was
-    /// stale), `miss` (nothing usable was there), `revalidated` (the origin said 304), `expired` (fetched anew in place of
-    /// what was stale), `bypass`, `collapsed` (read along with another request's fetch), or a parameter of the field itself
+    /// stale, whether or not the origin was asked), `miss` (nothing usable was there), `revalidated` (the origin said 304),
+    /// `expired` (fetched anew in place of what was stale), `bypass`, `collapsed` (read along with another request's fetch), or a parameter of the field itself
     /// (`fwd=uri-miss`, `stored`).
     #[track_caller]
     pub fn cache(&self, word: &str) -> &Self {
@@ -298,7 +298,7 @@ impl Answer {
         let ttl = said.iter().find_map(|p| p.strip_prefix("ttl=")?.parse::<i64>().ok());
         let so = match word {
             "hit" => has("hit") && ttl.is_none_or(|ttl| ttl >= 0),
-            "stale" => has("hit") && ttl.is_some_and(|ttl| ttl < 0),
+            "stale" => (has("hit") || (has("fwd=stale") && !has("stored"))) && ttl.is_some_and(|ttl| ttl < 0),
             "miss" => ["fwd=uri-miss", "fwd=vary-miss", "fwd=miss", "fwd=partial"].iter().any(|p| has(p)),
             "revalidated" => has("fwd-status=304") && (has("fwd=stale") || has("fwd=request")),
             "expired" => has("fwd=stale") && !has("fwd-status=304"),

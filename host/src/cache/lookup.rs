@@ -10,7 +10,7 @@ use super::index::schema::{self, EntryRecord, StoredEntry};
 use super::key::CacheKey;
 use super::shared::Shared;
 use super::vary::VariantKey;
-use super::{Asked, Found, Tier};
+use super::{Absent, Asked, Found, Tier};
 
 /// The memory tier and fills under way.
 pub(super) fn in_memory(shared: &Shared, asked: &Asked<'_>) -> Option<Found> {
@@ -20,10 +20,10 @@ pub(super) fn in_memory(shared: &Shared, asked: &Asked<'_>) -> Option<Found> {
 }
 
 /// The index.
-pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Option<Found> {
+pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<Found, Absent> {
     let forgotten = shared.forgotten.load(Ordering::Acquire);
     let key = asked.key.as_bytes();
-    let base = record(shared, schema::full_key(key, &[])).await?;
+    let base = record(shared, schema::full_key(key, &[])).await.ok_or(Absent::Key)?;
     let mut sets = base.field_sets.clone();
     if sets.is_empty() {
         sets.push(Default::default());
@@ -46,12 +46,12 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Option<F
             // Counts the use, and gives way to what came meanwhile.
             if let Some(found) = in_memory(shared, asked) {
                 let tier = if found.entry.id == entry.id { Tier::Disk } else { found.tier };
-                return Some(Found { entry: found.entry, tier });
+                return Ok(Found { entry: found.entry, tier });
             }
         }
-        return Some(Found { entry, tier: Tier::Disk });
+        return Ok(Found { entry, tier: Tier::Disk });
     }
-    None
+    Err(if base.field_sets.is_empty() { Absent::Key } else { Absent::Unknown })
 }
 
 async fn record(shared: &Arc<Shared>, full_key: Vec<u8>) -> Option<EntryRecord> {
@@ -109,7 +109,7 @@ async fn revive(shared: &Arc<Shared>, key: &CacheKey, variant: VariantKey, store
 pub(super) async fn describe(shared: &Arc<Shared>, asked: &Asked<'_>) -> Option<serde_json::Value> {
     let found = match in_memory(shared, asked) {
         Some(found) => found,
-        None => on_disk(shared, asked).await?,
+        None => on_disk(shared, asked).await.ok()?,
     };
     let entry = &found.entry;
     let (kept, body) = match &entry.body {

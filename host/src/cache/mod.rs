@@ -106,6 +106,17 @@ pub struct Found {
     pub tier: Tier,
 }
 
+/// What is missing where nothing was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing is kept for the key.
+    Key,
+    /// What is kept for it was selected by other request fields.
+    Variant,
+    /// Something was, and is perhaps no more.
+    Unknown,
+}
+
 impl Cache {
     /// Opens or creates the folder. Nothing is scanned. A read-only or unusable folder gives a cache that works from memory
     /// alone and says so once; a folder of others is an error; one of another format version is emptied in the background.
@@ -158,7 +169,16 @@ impl Cache {
 
     /// The index on disk; what is found goes to the memory tier. Block cache first, then the blocking pool.
     pub async fn lookup_disk(&self, asked: &Asked<'_>) -> Option<Found> {
-        lookup::on_disk(&self.shared, asked).await
+        self.find_on_disk(asked).await.ok()
+    }
+
+    /// The same, and what is known where nothing is found, in memory neither.
+    pub async fn find_on_disk(&self, asked: &Asked<'_>) -> Result<Found, Absent> {
+        let absent = match lookup::on_disk(&self.shared, asked).await {
+            Ok(found) => return Ok(found),
+            Err(absent) => absent,
+        };
+        Err(if self.knows(asked) { Absent::Variant } else { absent })
     }
 
     /// Joins what is going on for this key: become the leader who asks the origin, or wait for one.

@@ -27,16 +27,16 @@ pub fn page(status: StatusCode, why: &str) -> (HeaderMap, bytes::Bytes) {
 
 /// The answer to a failed origin.
 pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap, bytes::Bytes) {
-    let (status, word) = match error {
-        OriginError::Connect { failure, .. } => (StatusCode::BAD_GATEWAY, connect_error(*failure)),
-        OriginError::Timeout { phase: "connect", .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
-        OriginError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
-        OriginError::Ended { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated"),
-        OriginError::Status { .. } => (StatusCode::BAD_GATEWAY, "destination_unavailable"),
-        OriginError::Broken { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
-        OriginError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable"),
-        OriginError::Configuration { .. } => (StatusCode::BAD_GATEWAY, "proxy_configuration_error"),
-        OriginError::RequestBody { status, .. } => (*status, "http_request_error"),
+    let word = word_of(error);
+    let status = match error {
+        OriginError::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        OriginError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        OriginError::RequestBody { status, .. } => *status,
+        OriginError::Connect { .. }
+        | OriginError::Ended { .. }
+        | OriginError::Status { .. }
+        | OriginError::Broken { .. }
+        | OriginError::Configuration { .. } => StatusCode::BAD_GATEWAY,
     };
     if status.is_server_error() {
         tracing::warn!(status = status.as_u16(), %error, "origin failed");
@@ -49,6 +49,22 @@ pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap, bytes::Bytes) {
         _ => set_proxy_status(&mut headers, word),
     }
     (status, headers, body)
+}
+
+/// The word of RFC 9209 for what went wrong with an origin.
+pub const fn word_of(error: &OriginError) -> &'static str {
+    match error {
+        OriginError::Connect { failure, .. } => connect_error(*failure),
+        OriginError::Timeout { phase, .. } => match phase.as_bytes() {
+            b"connect" => "connection_timeout",
+            _ => "http_response_timeout",
+        },
+        OriginError::Ended { .. } => "connection_terminated",
+        OriginError::Status { .. } | OriginError::Unavailable { .. } => "destination_unavailable",
+        OriginError::Broken { .. } => "http_protocol_error",
+        OriginError::Configuration { .. } => "proxy_configuration_error",
+        OriginError::RequestBody { .. } => "http_request_error",
+    }
 }
 
 /// RFC 9209 section 2.3.

@@ -43,7 +43,7 @@ pub async fn fetch(wanting: Wanting) -> Early {
                 return Fill { carried, key, lead: None, stale }.ask_for_this().await;
             }
             Join::Follow(follow) => match follow.wait().await {
-                Followed::Entry(entry) => match followed(carried, key, entry).await {
+                Followed::Entry(entry) => match followed(carried, key, entry, stale.as_ref()).await {
                     Ok(hit) => return Deliverable::entry(hit),
                     Err(Begun::Answered(early)) => return early,
                     // What the leader got is of an object that is no more.
@@ -81,12 +81,25 @@ pub fn refresh(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) {
 }
 
 /// The leader may have fetched another part than this request wants: that part has to be of the same object.
-async fn followed(carried: Box<Carried>, key: CacheKey, entry: Arc<Entry>) -> Result<Hit, Begun> {
+async fn followed(
+    carried: Box<Carried>,
+    key: CacheKey,
+    entry: Arc<Entry>,
+    stale: Option<&StaleEntry>,
+) -> Result<Hit, Begun> {
     let left = ttl_s(&entry.head.retention, &entry.head.timing, carried.proxy.clock.now());
-    let outcome =
-        || Outcome { collapsed: true, stored: true, ttl_s: Some(left), ..Outcome::forwarded(Forward::UriMiss) };
-    let hit = gap::begin(Hit { carried, key, entry, outcome: outcome() }).await?;
-    Ok(Hit { outcome: outcome(), ..hit })
+    let why = stale.map_or(carried.lacking, |stale| stale.why);
+    let mut outcome = Outcome { collapsed: true, stored: true, ttl_s: Some(left), ..Outcome::forwarded(why) };
+    if let Some(had) = stale.map(|stale| &stale.entry).filter(|had| had.id == entry.id) {
+        if had.head.timing.response_at == entry.head.timing.response_at {
+            // The origin failed the leader.
+            outcome = Outcome { stored: false, detail: Some("origin-error"), word: Some(Word::Stale), ..outcome };
+        } else {
+            outcome.forward_status = Some(StatusCode::NOT_MODIFIED);
+        }
+    }
+    let hit = gap::begin(Hit { carried, key, entry, outcome: outcome.clone() }).await?;
+    Ok(Hit { outcome, ..hit })
 }
 
 async fn detached(fill: Fill) -> Early {

@@ -155,7 +155,7 @@ impl Fill {
                 // A range beyond the end says nothing of the key: it would let anyone undo coalescing.
                 StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask, None).await,
                 status if status.is_server_error() && self.stale_for(status) => {
-                    return self.serve_stale("origin-error");
+                    return self.serve_stale("origin-error", Some(status));
                 }
                 _ => return self.whole(come, ask.kind(), None).await,
             }
@@ -175,16 +175,18 @@ impl Fill {
     pub(super) fn origin_failed(self, error: &OriginError) -> Early {
         if self.stale.as_ref().is_some_and(|stale| stale.if_error) {
             tracing::warn!(%error, host = %self.carried.site.host.settings.name, "origin failed, stale is served");
-            return self.serve_stale("origin-unreachable");
+            return self.serve_stale(failure::word_of(error), None);
         }
         release(self.lead, None);
-        let why = self.stale.as_ref().map_or(Forward::UriMiss, |stale| stale.why);
+        let why = self.stale.as_ref().map_or(self.carried.lacking, |stale| stale.why);
         failed(self.carried, Outcome::forwarded(why), error)
     }
 
-    pub(super) fn serve_stale(self, detail: &'static str) -> Early {
+    /// Serves what is kept in place of what the origin answered. Where it was not reached, nothing was forwarded: that is a hit
+    /// (RFC 9211 section 2.1).
+    pub(super) fn serve_stale(self, detail: &'static str, answered: Option<StatusCode>) -> Early {
         let Self { carried, key, lead, stale } = self;
-        let Some(StaleEntry { entry, .. }) = stale else {
+        let Some(StaleEntry { entry, why, .. }) = stale else {
             release(lead, None);
             let (headers, body) = failure::page(StatusCode::BAD_GATEWAY, "");
             return Deliverable::local(carried, StatusCode::BAD_GATEWAY, headers, body, Outcome::local(Word::Error));
@@ -195,14 +197,15 @@ impl Fill {
         let left = ttl_s(&entry.head.retention, &entry.head.timing, carried.proxy.clock.now());
         // What is fresh was asked about for this client's sake alone.
         let left = if left > 0 { left } else { left.min(-1) };
-        let outcome = Outcome { detail: Some(detail), ..Outcome::hit(left) };
+        let forward = answered.map(|_| why);
+        let outcome = Outcome { detail: Some(detail), forward, forward_status: answered, ..Outcome::hit(left) };
         Deliverable::entry(Hit { carried, key, entry, outcome })
     }
 
     /// A range that cannot be kept: the client's own Range goes to the origin, and the answer to the client. With `remembered`
     /// it is the key that cannot be kept, and not only this range.
     async fn by_itself(self, ask: &Ask, remembered: Option<Duration>) -> Early {
-        let why = self.stale.as_ref().map_or(Forward::UriMiss, |stale| stale.why);
+        let why = self.stale.as_ref().map_or(self.carried.lacking, |stale| stale.why);
         release(self.lead, remembered);
         let carried = self.carried;
         let request = &carried.exchange.request.headers;
@@ -300,13 +303,7 @@ impl Fill {
     /// A whole response, and why it was asked for if that is not what the cache lacked.
     pub(super) async fn whole(self, come: Come, kind: OriginKind, why: Option<Forward>) -> Early {
         let Self { carried, key, lead, stale } = self;
-        let why = if let Some(why) = why.or(stale.as_ref().map(|stale| stale.why)) {
-            why
-        } else if carried.proxy.cache.knows(&asked_of(&carried, &key)) {
-            Forward::VaryMiss
-        } else {
-            Forward::UriMiss
-        };
+        let why = why.or(stale.as_ref().map(|stale| stale.why)).unwrap_or(carried.lacking);
         let Come { response, path, request_at, response_at, sequence } = come;
         let forward_status = response.status;
         let Judged { carried, response, as_sent } = match judge(carried, response, &path, Word::Miss).await {
@@ -397,7 +394,7 @@ impl Fill {
                 return early;
             }
         };
-        let mut outcome = Outcome::forwarded(Forward::UriMiss);
+        let mut outcome = Outcome::forwarded(carried.lacking);
         outcome.forward_status = Some(StatusCode::PARTIAL_CONTENT);
         let retention = match storable_by(&carried, whole.status, &whole.headers) {
             Storable::Yes(retention) if whole.status == StatusCode::OK => retention,

@@ -61,7 +61,7 @@ impl Fill {
                 },
                 StatusCode::NOT_FOUND | StatusCode::GONE => return self.no_longer_true(come).await,
                 status if status.is_server_error() && self.stale_for(status) => {
-                    return self.serve_stale("origin-error");
+                    return self.serve_stale("origin-error", Some(status));
                 }
                 // Origins refuse HEAD that do not refuse GET.
                 _ => return self.pass_on(come).await,
@@ -77,7 +77,7 @@ impl Fill {
     }
 
     async fn pass_on(self, come: Come) -> Early {
-        let why = self.stale.as_ref().map_or(Forward::UriMiss, |stale| stale.why);
+        let why = self.stale.as_ref().map_or(self.carried.lacking, |stale| stale.why);
         let Come { response, path, .. } = come;
         let outcome = Outcome { forward_status: Some(response.status), ..Outcome::forwarded(why) };
         match judge(self.carried, response, &path, outcome.word()).await {

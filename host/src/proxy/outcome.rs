@@ -53,6 +53,8 @@ pub enum Forward {
     UriMiss,
     /// What is kept for the key was selected by other request fields.
     VaryMiss,
+    /// Nothing was found, and whether there is another variant is not known.
+    Miss,
     /// What is kept is fresh, and the client asked for better.
     Request,
     /// What is kept is stale.
@@ -68,6 +70,7 @@ impl Forward {
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
             Self::Partial => "partial",
@@ -121,6 +124,8 @@ impl Outcome {
         let mut text = Text(SmallVec::from_slice(b"proxyhost"));
         match (self.forward, self.word()) {
             (None, Word::Hit | Word::Stale | Word::Revalidated) => text.add("; hit"),
+            // Neither kept nor fetched, by a word of the cache.
+            (None, Word::Error) if self.detail.is_some() => {}
             (None, _) => return None,
             (Some(why), _) => {
                 text.add("; fwd=");
@@ -170,6 +175,9 @@ mod tests {
         outcome.forward_status = Some(StatusCode::OK);
         assert_eq!(outcome.cache_status().unwrap(), "proxyhost; fwd=uri-miss; fwd-status=200; stored");
         assert_eq!(Outcome::local(Word::Policy).cache_status(), None);
+        let refused = Outcome { detail: Some("only-if-cached"), ..Outcome::local(Word::Error) };
+        assert_eq!(refused.cache_status().unwrap(), "proxyhost; detail=only-if-cached");
+        assert_eq!(Outcome::hit(-7).cache_status().unwrap(), "proxyhost; hit; ttl=-7");
     }
 
     #[test]

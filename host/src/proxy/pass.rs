@@ -72,7 +72,7 @@ pub(super) async fn head_only(mut carried: Box<Carried>) -> Early {
             Err(early) => return early,
         };
     }
-    let outcome = Outcome::forwarded(Forward::UriMiss);
+    let outcome = Outcome::forwarded(carried.lacking);
     match Ask::of(&carried, true).send(&Method::HEAD, None, |_| None).await {
         Ok(Answer { response, path }) => match judge(carried, response, &path, Word::Miss).await {
             Ok(Judged { carried, response, .. }) => {
@@ -144,7 +144,12 @@ fn pieces(body: BodyStream) -> super::body::Pieces {
 /// The answer to a client whose origin failed.
 pub(super) fn failed(carried: Box<Carried>, outcome: Outcome, error: &OriginError) -> Early {
     let (status, headers, body) = failure::of_origin(error);
-    let outcome = Outcome { word: Some(Word::Error), ..outcome };
+    let forward_status = match error {
+        OriginError::Status { status, .. } => Some(*status),
+        _ => outcome.forward_status,
+    };
+    let detail = Some(failure::word_of(error));
+    let outcome = Outcome { word: Some(Word::Error), forward_status, detail, ..outcome };
     Deliverable::local(carried, status, headers, body, outcome)
 }
 

@@ -16,11 +16,11 @@ use super::request::{self, Brought};
 use super::site::{Generation, Site};
 use super::websocket::{self, Wanted};
 use super::{Body, Peer, Proxy, failure, parts, pass};
-use crate::cache::Asked;
 use crate::cache::control::RequestDirectives;
 use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::freshness::{self, Freshness};
 use crate::cache::key::CacheKey;
+use crate::cache::{Absent, Asked};
 use crate::local::Local;
 use crate::policy::{ChainLease, Exchange};
 use crate::semantics::interest::Interest;
@@ -43,6 +43,8 @@ pub struct Carried {
     pub interim: Option<Interim>,
     /// on-origin-request has run.
     pub asked_origin: bool,
+    /// What the cache lacks, where it has nothing that could be served.
+    pub lacking: Forward,
 }
 
 impl Carried {
@@ -72,6 +74,7 @@ impl Carried {
             peer_trusted,
             interim,
             asked_origin: false,
+            lacking: Forward::UriMiss,
         })
     }
 
@@ -99,6 +102,7 @@ impl Carried {
             peer_trusted: self.peer_trusted,
             interim: None,
             asked_origin: self.asked_origin,
+            lacking: self.lacking,
         })
     }
 }
@@ -317,21 +321,29 @@ impl Keyed {
         let request = &carried.exchange.request;
         let asked = Asked { key: &key, headers: &request.headers, request_path: request.path() };
         let found = match cache.lookup_memory(&asked) {
-            Some(found) => Some(found),
+            Some(found) => Ok(found),
             // Boxed, so that the hits from memory do not carry its room along.
-            None => Box::pin(cache.lookup_disk(&asked)).await,
+            None => Box::pin(cache.find_on_disk(&asked)).await,
         };
         let now = carried.proxy.clock.now();
         let directives = directives(&carried);
-        let Some(found) = found else {
-            let carried = match Box::pin(parts::look_up(carried, &directives)).await {
-                Ok(hit) => return Ok(LookedUp::Fresh(hit)),
-                Err(carried) => carried,
-            };
-            if directives.only_if_cached {
-                return Err(only_if_cached(carried));
+        let found = match found {
+            Ok(found) => found,
+            Err(absent) => {
+                let mut carried = match Box::pin(parts::look_up(carried, &directives)).await {
+                    Ok(hit) => return Ok(LookedUp::Fresh(hit)),
+                    Err(carried) => carried,
+                };
+                if directives.only_if_cached {
+                    return Err(only_if_cached(carried));
+                }
+                carried.lacking = match absent {
+                    Absent::Key => Forward::UriMiss,
+                    Absent::Variant => Forward::VaryMiss,
+                    Absent::Unknown => Forward::Miss,
+                };
+                return Ok(LookedUp::Wanting(Wanting { carried, key, stale: None }));
             }
-            return Ok(LookedUp::Wanting(Wanting { carried, key, stale: None }));
         };
         let entry = found.entry;
         let max_age = carried.exchange.lookup.max_age;
@@ -384,7 +396,8 @@ pub fn seconds(duration: std::time::Duration) -> i64 {
 /// RFC 9111 section 5.2.1.7: nothing usable is kept.
 pub fn only_if_cached(carried: Box<Carried>) -> Early {
     let (headers, body) = failure::page(StatusCode::GATEWAY_TIMEOUT, "not in the cache");
-    Deliverable::local(carried, StatusCode::GATEWAY_TIMEOUT, headers, body, Outcome::local(Word::Error))
+    let outcome = Outcome { detail: Some("only-if-cached"), ..Outcome::local(Word::Error) };
+    Deliverable::local(carried, StatusCode::GATEWAY_TIMEOUT, headers, body, outcome)
 }
 
 /// Whether the host takes this method.
