@@ -25,6 +25,7 @@ mod http3;
 mod http_origin;
 mod http_side;
 mod interim;
+mod loops;
 mod parts;
 mod policy;
 mod policy_failures;

@@ -72,12 +72,14 @@ pub enum NotStorable {
     Policy,
     /// The request said no-store.
     RequestNoStore,
+    /// The request said in CDN-Loop where it had been, and is refused perhaps for that.
+    RequestLoop,
 }
 
 impl NotStorable {
     /// It is this request whose answer may not be kept: nothing is said of the key, nor of what is kept for it.
     pub fn is_of_request(self) -> bool {
-        matches!(self, Self::RequestNoStore | Self::Authorization | Self::Method)
+        matches!(self, Self::RequestNoStore | Self::RequestLoop | Self::Authorization | Self::Method)
     }
 
     /// The word for logs.
@@ -93,6 +95,7 @@ impl NotStorable {
             Self::NoFreshness => "no-freshness",
             Self::Policy => "policy",
             Self::RequestNoStore => "request-no-store",
+            Self::RequestLoop => "cdn-loop",
         }
     }
 }

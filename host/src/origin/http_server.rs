@@ -17,7 +17,7 @@ use super::connect::{Versions, no_tls, tls_config};
 use super::{
     HostField, HttpSettings, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Timeouts, short_answer,
 };
-use crate::semantics::{hop_by_hop, target};
+use crate::semantics::{forwarded, hop_by_hop, target};
 
 /// An HTTP server.
 pub(super) struct HttpOrigin {
@@ -134,6 +134,7 @@ impl HttpOrigin {
         let mut headers = parts.headers;
         let length = body.length();
         end_to_end(&method, parts.status, &mut headers, length);
+        forwarded::add_via(&mut headers, parts.version);
         Ok(OriginResponse { status: parts.status, headers, length, body: Box::pin(body), upgraded })
     }
 }

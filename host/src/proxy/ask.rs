@@ -78,10 +78,15 @@ impl Ask {
                 exchange.request.scheme,
                 &authority,
             );
+            forwarded::add_via(&mut headers, carried.version);
         } else {
             headers.remove(ACCEPT_ENCODING);
         }
         upstream.apply(&mut headers);
+        if origin.kind() == OriginKind::Http {
+            let host = exchange.request.host.as_str();
+            carried.proxy.instance.mark(host, &exchange.request.headers, &mut headers);
+        }
         // What is not a read is sent once: a body cannot be sent again, and a 404 may come after an effect.
         let paths = if upstream.try_paths.is_empty() || !carried.is_read() {
             vec![upstream.path.clone().unwrap_or_else(|| exchange.request.path().to_owned())]

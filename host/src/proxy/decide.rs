@@ -15,12 +15,17 @@ use crate::cache::key::{CacheKey, KeyParts, KeyTooLong};
 use crate::cache::purges::PurgeScope;
 use crate::origin::OriginKind;
 use crate::policy::{Decision, Phase};
+use crate::semantics::interest::Interest;
 use crate::semantics::target;
 use crate::vhost::{Methods, PurgeAllow};
 
 /// Checks method and body, purges if that is asked for, and asks the policy.
 pub async fn decide(routed: Routed) -> Result<Decided, Early> {
     let Routed { mut carried, mut upload } = routed;
+    // Before anything else of it: what waits for itself waits in vain.
+    if carried.exchange.request.interest.has(Interest::LOOP) && has_passed(&carried) {
+        return Err(loop_detected(carried));
+    }
     if upload.brought == Brought::Unknown && carried.is_read() {
         upload = Box::pin(upload.settled()).await;
     }
@@ -68,6 +73,23 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
         return Err(if method == Method::OPTIONS { options(carried) } else { not_allowed(carried) });
     }
     Ok(Decided { carried, upload })
+}
+
+/// Whether the request came back to us (RFC 8586).
+fn has_passed(carried: &Carried) -> bool {
+    let request = &carried.exchange.request;
+    carried.proxy.instance.has_passed(request.host.as_str(), &request.headers)
+}
+
+fn loop_detected(carried: Box<Carried>) -> Early {
+    tracing::warn!(
+        host = %carried.exchange.request.host,
+        path = carried.exchange.request.path(),
+        "a request came back: the origin of this host leads here"
+    );
+    let (status, headers, body) = failure::of_loop();
+    let outcome = Outcome { detail: Some("loop"), ..Outcome::local(Word::Error) };
+    Deliverable::local(carried, status, headers, body, outcome)
 }
 
 /// Takes one from Max-Forwards; false when there was nothing to take, and this is where the request ends (RFC 9110 section 7.6.2).

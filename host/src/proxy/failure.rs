@@ -51,6 +51,13 @@ pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap, bytes::Bytes) {
     (status, headers, body)
 }
 
+/// The answer to a request that came back to us (RFC 8586 section 2, RFC 9209 section 2.3.30).
+pub fn of_loop() -> (StatusCode, HeaderMap, bytes::Bytes) {
+    let (mut headers, body) = page(StatusCode::LOOP_DETECTED, "the request has been here already");
+    set_proxy_status(&mut headers, "proxy_loop_detected");
+    (StatusCode::LOOP_DETECTED, headers, body)
+}
+
 /// The word of RFC 9209 for what went wrong with an origin.
 pub const fn word_of(error: &OriginError) -> &'static str {
     match error {

@@ -18,6 +18,7 @@ use crate::cache::storable::{self, NotStorable, Rules, Storable};
 use crate::cache::targeted;
 use crate::cache::vary::{Vary, VaryFields};
 use crate::origin::OriginKind;
+use crate::semantics::cdn_loop::CDN_LOOP;
 
 /// How long a key whose response may not be kept is remembered, so that requests for it do not wait for each other.
 const HIT_FOR_MISS: Duration = Duration::from_secs(60);
@@ -60,6 +61,13 @@ pub fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -
         policy_stale_if_error: store.stale_if_error,
     };
     let request = &carried.exchange.request.headers;
+    let may_be_of_a_loop = status.is_server_error()
+        || (status.is_client_error() && !matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE));
+    if may_be_of_a_loop && !carried.peer_trusted && request.contains_key(CDN_LOOP) {
+        // A CDN behind us refuses what says that it has been there. RFC 8586 has it passed on whoever wrote it, so that anyone
+        // can bring such a refusal about: for himself.
+        return Storable::No(NotStorable::RequestLoop);
+    }
     if decide::origin_kind(carried) != OriginKind::Http && request.contains_key(AUTHORIZATION) {
         // Buckets and folders never see the client's Authorization, so nothing of theirs depends on it; the policy, which may,
         // is asked again for every request.

@@ -47,6 +47,7 @@ pub use site::{Generation, Service, Site};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::local::{self, Local};
+use crate::semantics::cdn_loop::Instance;
 use crate::semantics::interim::InterimWriter;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -76,6 +77,8 @@ pub struct Proxy {
     metrics: Arc<Metrics>,
     clock: Clock,
     orphans: pump::Orphans,
+    /// What requests bear that went through here.
+    instance: Instance,
     tls: Arc<Tls>,
     /// Where https is served, for redirects; 0 if it is not.
     https_port: AtomicU16,
@@ -100,6 +103,7 @@ impl Proxy {
             metrics,
             clock,
             orphans: pump::Orphans::default(),
+            instance: Instance::draw(),
             tls,
             https_port: AtomicU16::new(0),
             alt_svc: ArcSwap::default(),

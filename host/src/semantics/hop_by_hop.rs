@@ -6,6 +6,7 @@
 use http::HeaderMap;
 use http::header::{self, CONNECTION, HeaderName};
 
+use super::cdn_loop::CDN_LOOP;
 use super::list;
 
 /// Hop-by-hop whether Connection names them or not.
@@ -23,12 +24,14 @@ const ALWAYS: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// End-to-end whatever Connection says: what decides about keeping, about who asks, and what the body is.
-const NEVER: [HeaderName; 22] = [
+/// End-to-end whatever Connection says: what decides about keeping, about who asks and whether they did before, and what the body
+/// is.
+const NEVER: [HeaderName; 23] = [
     header::AGE,
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
     HeaderName::from_static("cdn-cache-control"),
+    CDN_LOOP,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,

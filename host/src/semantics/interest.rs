@@ -18,8 +18,10 @@ impl Interest {
     pub const CONDITIONS: Self = Self(8);
     /// Range.
     pub const RANGE: Self = Self(16);
+    /// CDN-Loop.
+    pub const LOOP: Self = Self(32);
     /// Any of them.
-    pub const ALL: Self = Self(31);
+    pub const ALL: Self = Self(63);
 
     /// Looks at all names.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -30,6 +32,7 @@ impl Interest {
                 "cache-control" | "pragma" => Self::DIRECTIVES,
                 "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" => Self::CONDITIONS,
                 "range" => Self::RANGE,
+                "cdn-loop" => Self::LOOP,
                 _ => Self::default(),
             };
             Self(found.0 | kind.0)
@@ -61,6 +64,7 @@ mod tests {
             ("if-modified-since", Interest::CONDITIONS),
             ("if-unmodified-since", Interest::CONDITIONS),
             ("range", Interest::RANGE),
+            ("cdn-loop", Interest::LOOP),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("host", HeaderValue::from_static("a.test"));
