@@ -1,0 +1,215 @@
+//! Patterns of paths, as the rules of a host have them: `*` stands for any run of characters, slashes included, and so does `**`.
+//! It is the one meaning that `*` has in this program; the policies' patterns have it too.
+//!
+//! A pattern is held against the decoded path, which is what everything else here goes by. Slashes that follow one another count
+//! as one: many origins read `//admin/a` as `/admin/a`, and nobody shall get around a rule for `/admin/*` by a slash more.
+
+use std::borrow::Cow;
+
+/// The longest pattern, in bytes.
+const LONGEST: usize = 1024;
+
+/// A pattern of paths, compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    written: String,
+    /// What stands before the first star.
+    first: String,
+    /// What stands between two stars, and behind the last one; none where there is no star.
+    rest: Option<(Vec<String>, String)>,
+}
+
+/// Why a text is no pattern of paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Neither a slash nor a star comes first: no path would fit.
+    #[error("it begins with neither a slash nor a star")]
+    Beginning,
+    /// `?` or `#`.
+    #[error("the query is no part of a path, and the only wildcard is a star")]
+    Query,
+    /// `%XX`.
+    #[error("paths are matched decoded, and this is encoded")]
+    Encoded,
+    /// `.` or `..` as a segment.
+    #[error("no path has a dot segment")]
+    DotSegment,
+    /// A control character.
+    #[error("it has a control character")]
+    Control,
+    /// More than 1024 bytes.
+    #[error("it is longer than 1024 bytes")]
+    Long,
+}
+
+impl PathPattern {
+    /// Compiles. What could never fit a path is an error.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.len() > LONGEST {
+            return Err(PatternError::Long);
+        }
+        if !text.starts_with(['/', '*']) {
+            return Err(PatternError::Beginning);
+        }
+        if text.contains(['?', '#']) {
+            return Err(PatternError::Query);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(PatternError::Control);
+        }
+        let encoded = |tail: &str| tail.len() >= 2 && tail.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+        if text.split('%').skip(1).any(encoded) {
+            return Err(PatternError::Encoded);
+        }
+        if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err(PatternError::DotSegment);
+        }
+        let single = single_slashes(text);
+        let mut pieces = single.split('*');
+        let first = pieces.next().unwrap_or_default().to_owned();
+        let mut middle: Vec<String> = pieces.map(str::to_owned).collect();
+        let rest = middle.pop().map(|last| {
+            middle.retain(|piece| !piece.is_empty());
+            (middle, last)
+        });
+        Ok(Self { written: text.to_owned(), first, rest })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
+    /// Whether a decoded path fits. Takes time that grows with path and pattern, not with their product, and allocates only
+    /// for paths with slashes that follow one another.
+    pub fn matches(&self, path: &str) -> bool {
+        let path = single_slashes(path);
+        let Some(mut path) = path.strip_prefix(self.first.as_str()) else { return false };
+        let Some((middle, last)) = &self.rest else { return path.is_empty() };
+        // The earliest place of each piece leaves the most for those behind it: no way back is needed.
+        for piece in middle {
+            let Some(at) = path.find(piece.as_str()) else { return false };
+            path = &path[at + piece.len()..];
+        }
+        path.ends_with(last.as_str())
+    }
+}
+
+fn single_slashes(text: &str) -> Cow<'_, str> {
+    if !text.contains("//") {
+        return Cow::Borrowed(text);
+    }
+    let mut single = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character != '/' || !single.ends_with('/') {
+            single.push(character);
+        }
+    }
+    Cow::Owned(single)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fits(pattern: &str, path: &str) -> bool {
+        PathPattern::parse(pattern).expect("a pattern").matches(path)
+    }
+
+    #[test]
+    fn stars_stand_for_any_run_of_characters() {
+        for (pattern, path) in [
+            ("/a", "/a"),
+            ("/assets/*", "/assets/"),
+            ("/assets/*", "/assets/css/a.css"),
+            ("/assets/**", "/assets/css/a.css"),
+            ("*.jpg", "/a/b.jpg"),
+            ("/a/**/*.jpg", "/a/b/c/d.jpg"),
+            ("/*/edit", "/a/b/edit"),
+            ("*", "/"),
+            ("**", "/a/b"),
+            ("/a*a", "/aa"),
+            ("/ü*", "/übung"),
+            ("/100%", "/100%"),
+        ] {
+            assert!(fits(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("/a", "/a/"),
+            ("/a", "/b/a"),
+            ("/assets/*", "/assets"),
+            ("/assets/*", "/x/assets/a"),
+            ("*.jpg", "/a.jpg/b"),
+            ("*.jpg", "/a.JPG"),
+            ("/a*a", "/a"),
+            ("/a/*/b", "/a/b"),
+            ("*ab*ab", "/xab"),
+        ] {
+            assert!(!fits(pattern, path), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn slashes_that_follow_one_another_are_one() {
+        for path in ["//admin/a", "/admin//a", "///admin///a"] {
+            assert!(fits("/admin/*", path), "{path}");
+            assert!(fits("/admin/a", path), "{path}");
+        }
+        assert!(fits("//admin//*", "/admin/a"));
+    }
+
+    #[test]
+    fn what_no_path_could_fit_is_refused() {
+        use PatternError::*;
+        for (text, error) in [
+            ("", Beginning),
+            ("a/*", Beginning),
+            ("/a?b", Query),
+            ("/a#b", Query),
+            ("/a%20b", Encoded),
+            ("/a/../b", DotSegment),
+            ("/./*", DotSegment),
+            ("/a\nb", Control),
+        ] {
+            assert_eq!(PathPattern::parse(text), Err(error), "{text:?}");
+        }
+        assert_eq!(PathPattern::parse(&format!("/{}", "a".repeat(LONGEST))), Err(Long));
+    }
+
+    /// Slow and plain: all places of a star are tried.
+    fn tried(pattern: &[char], path: &[char]) -> bool {
+        match pattern.split_first() {
+            None => path.is_empty(),
+            Some(('*', rest)) => (0..=path.len()).any(|taken| tried(rest, &path[taken..])),
+            Some((first, rest)) => path.split_first().is_some_and(|(next, path)| first == next && tried(rest, path)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_says_what_trying_all_places_says(pattern in "/[ab/*ü]{0,7}", path in "/[ab/ü]{0,9}") {
+            let parsed = PathPattern::parse(&pattern).expect("a pattern");
+            let (pattern, single) = (single_slashes(&pattern), single_slashes(&path));
+            let plain = tried(&pattern.chars().collect::<Vec<_>>(), &single.chars().collect::<Vec<_>>());
+            prop_assert_eq!(parsed.matches(&path), plain);
+        }
+
+        #[test]
+        fn a_slash_more_gets_around_nothing(pattern in "[/*][ab/*]{0,7}", path in "/[ab/]{0,9}", at in 0..10usize) {
+            let parsed = PathPattern::parse(&pattern).expect("a pattern");
+            let slashes: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
+            let mut more = path.clone();
+            more.insert(slashes[at % slashes.len()], '/');
+            prop_assert_eq!(parsed.matches(&path), parsed.matches(&more));
+        }
+
+        #[test]
+        fn any_text_is_a_pattern_or_none(text in ".{0,30}", path in "/.{0,30}") {
+            if let Ok(parsed) = PathPattern::parse(&text) {
+                let _ = parsed.matches(&path);
+            }
+        }
+    }
+}
