@@ -100,9 +100,29 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     Ok(Duration::from_millis(total_ms))
 }
 
+/// A duration as `parse_duration` reads it, in the largest unit that loses nothing.
+pub fn duration_text(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    match units.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
+        Some((unit, letter)) => format!("{}{letter}", ms / unit),
+        None => format!("{ms}ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_told_in_the_largest_unit_that_loses_nothing() {
+        for (ms, text) in
+            [(0, "0ms"), (250, "250ms"), (1_500, "1500ms"), (300_000, "5m"), (90_000, "90s"), (86_400_000, "1d")]
+        {
+            assert_eq!(duration_text(Duration::from_millis(ms)), text);
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
+        }
+    }
 
     #[test]
     fn sizes_are_read_in_both_systems() {

@@ -1,4 +1,4 @@
-//! What a shared cache keeps, for how long, and when it asks again (issue 5, lines 1 and 2). The table is `caching.md`.
+//! What a shared cache keeps, for how long, and when it asks again (issue 5, lines 1 to 3). The table is `caching.md`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -118,6 +118,14 @@ fn cases() -> Vec<Case> {
             "" => "a.test",
             "honor" => "honor.test",
             "ttl" => "ttl.test",
+            "lives" => "lives.test",
+            "min" => "min.test",
+            "max" => "max.test",
+            "over" => "over.test",
+            "browser" => "browser.test",
+            "refresh" => "refresh.test",
+            "rescue" => "rescue.test",
+            "off" => "off.test",
             other => panic!("no host {other:?}"),
         };
         Case {
@@ -241,6 +249,14 @@ async fn every_case_of_the_table() {
         .vhost(on("a.test"))
         .vhost(on("honor.test").set("client_cache_control", "honor"))
         .vhost(on("ttl.test").set("ttl", 60))
+        .vhost(on("lives.test").set("ttl", json!({ "default": 60, "404": 60, "4xx": 60, "500": 60, "5xx": 0 })))
+        .vhost(on("min.test").set("ttl_min", 600))
+        .vhost(on("max.test").set("ttl_max", 1))
+        .vhost(on("over.test").set("ttl_override", json!({ "default": 600, "410": 600 })))
+        .vhost(on("browser.test").set("browser_ttl", 60))
+        .vhost(on("refresh.test").set("stale_while_revalidate", 600))
+        .vhost(on("rescue.test").set("stale_if_error", json!({ "for": 600, "statuses": [404, 500] })))
+        .vhost(on("off.test").set("cache", "off"))
         .start()
         .await;
     let wrong: Vec<String> = futures_util::stream::iter(cases.iter().enumerate())

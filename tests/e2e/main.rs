@@ -21,6 +21,7 @@ mod framing;
 mod freshness;
 mod garage;
 mod hit_and_miss;
+mod host_settings;
 mod http3;
 mod http_origin;
 mod http_side;

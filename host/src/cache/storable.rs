@@ -1,9 +1,14 @@
 //! May this response be kept (RFC 9111 section 3)? A pure decision.
 //!
-//! Who decides how long: the policy's `ttl-ms`, else the origin (s-maxage, max-age, Expires), else the host's `ttl`, else a guess
-//! by Last-Modified (section 4.2.2). The policy speaks for the operator and so overrides what the origin says of freshness,
-//! `no-cache` included; but never what the origin says of secrecy: `no-store`, `private`, a Set-Cookie without a life of its own,
-//! and requests with Authorization. A life that the origin gives is one in so many words and longer than zero.
+//! Who decides how long: the policy's `ttl-ms`, else the host's `ttl_override`, else the origin (s-maxage, max-age, Expires)
+//! between the host's `ttl_min` and `ttl_max`, else the host's `ttl`, else a guess by Last-Modified (section 4.2.2) between the
+//! same bounds. The policy speaks for the operator and so overrides what the origin says of freshness, `no-cache` included; but
+//! never what the origin says of secrecy: `no-store`, `private`, a Set-Cookie without a life of its own, and requests with
+//! Authorization. A life that the origin gives is one in so many words and longer than zero.
+//!
+//! A host's `ttl_override` is for origins that say no-store of everything: it lifts `no-store`, `private` and `no-cache`, which is
+//! against section 3 and the operator's to answer for. A response with a Set-Cookie, and one to Authorization, is left to what
+//! the origin says of it, by `ttl_override` and by `ttl_min`.
 //!
 //! Where there is nothing to guess by, a response with a validator is kept all the same, with a life of zero: each use asks the
 //! origin, and a 304 saves the body.
@@ -28,8 +33,20 @@ use crate::semantics::{date, hop_by_hop, list};
 /// What configuration and policy say about keeping.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// `ttl` of the host: life of what the origin says nothing about; never for 403 and 5xx.
+    /// `ttl` of the host: life of what the origin says nothing about, for statuses that are cacheable by default.
     pub default_ttl: Option<Duration>,
+    /// The same for this very status, whichever it is; zero: an error is not kept.
+    pub status_ttl: Option<Duration>,
+    /// `ttl_min` of the host; not for errors.
+    pub ttl_min: Option<Duration>,
+    /// `ttl_max` of the host.
+    pub ttl_max: Option<Duration>,
+    /// `ttl_override` of the host, as far as it counts for this status; zero: an error is not kept.
+    pub ttl_override: Option<Duration>,
+    /// Windows of the host, where neither policy nor origin names one, and the origin allows any.
+    pub stale_while_revalidate: Option<Duration>,
+    /// Likewise.
+    pub stale_if_error: Option<Duration>,
     /// `ttl-ms` of the policy: wins over the origin's word.
     pub policy_ttl: Option<Duration>,
     /// `no-store` of the policy.
@@ -74,6 +91,8 @@ pub enum NotStorable {
     RequestNoStore,
     /// The request said in CDN-Loop where it had been, and is refused perhaps for that.
     RequestLoop,
+    /// The body is larger than the host keeps.
+    TooLarge,
 }
 
 impl NotStorable {
@@ -96,6 +115,7 @@ impl NotStorable {
             Self::Policy => "policy",
             Self::RequestNoStore => "request-no-store",
             Self::RequestLoop => "cdn-loop",
+            Self::TooLarge => "too-large",
         }
     }
 }
@@ -116,6 +136,16 @@ const UNDERSTOOD: [u16; 17] = [302, 303, 307, 400, 401, 402, 403, 406, 409, 415,
 /// Statuses that answer a range, a condition or a hop: kept for the next client they would be wrong.
 const NEVER_KEPT: [u16; 5] = [206, 304, 407, 412, 416];
 
+/// Whether a host's `ttl` counts for a status that it does not name.
+pub fn is_cacheable_by_default(status: u16) -> bool {
+    CACHEABLE_BY_DEFAULT.contains(&status)
+}
+
+/// Whether no response of this status is kept as it stands.
+pub fn is_never_kept(status: u16) -> bool {
+    NEVER_KEPT.contains(&status)
+}
+
 /// Decides. The response should have a Date (`semantics::date::ensure_date`): Expires and Last-Modified mean nothing without it.
 pub fn decide(
     method: &Method,
@@ -125,26 +155,45 @@ pub fn decide(
     rules: &Rules,
 ) -> Storable {
     let said = ResponseDirectives::parse(response);
-    if let Some(why) = forbidden(method, request, status, response, &said, rules) {
+    let own_word = is_left_to_origin(request, response, &said);
+    let in_any_case = rules.ttl_override.filter(|_| !own_word);
+    if let Some(why) = forbidden(method, request, status, response, &said, rules, in_any_case.is_some()) {
         return Storable::No(why);
     }
-    let by_default = CACHEABLE_BY_DEFAULT.contains(&status.as_u16());
+    let error = status.as_u16() >= 400;
+    let by_default = is_cacheable_by_default(status.as_u16());
     let has_validator = has_validator(response);
-    let origin_lifetime = origin_lifetime(response, &said);
-    let lifetime = match (rules.policy_ttl.or(origin_lifetime), rules.default_ttl) {
-        (Some(lifetime), _) => lifetime,
-        (None, Some(ttl)) if by_default => ttl,
-        (None, None) if by_default || status.as_u16() == NOT_IMPLEMENTED || said.public => {
-            guessed_lifetime(response, &said).unwrap_or_default()
-        }
-        (None, _) => return Storable::No(NotStorable::NoFreshness),
+    let bounded = |lifetime: Duration| {
+        let least = rules.ttl_min.filter(|_| !error && !own_word).unwrap_or_default();
+        lifetime.max(least).min(rules.ttl_max.unwrap_or(Duration::MAX))
     };
-    let retention = retain(lifetime, &said, rules);
+    let given = origin_lifetime(response, &said);
+    let lifetime = match (rules.policy_ttl, in_any_case, given, rules.status_ttl, rules.default_ttl) {
+        (Some(lifetime), ..) => lifetime,
+        (None, Some(life), ..) | (None, None, None, Some(life), _) if error && life.is_zero() => {
+            return Storable::No(NotStorable::NoFreshness);
+        }
+        (None, Some(life), ..) => life,
+        (None, None, Some(lifetime), ..) => bounded(lifetime),
+        (None, None, None, Some(ttl), _) => ttl,
+        (None, None, None, None, Some(ttl)) if by_default => ttl,
+        (None, None, None, None, None) if by_default || status.as_u16() == NOT_IMPLEMENTED || said.public => {
+            bounded(guessed_lifetime(response, &said).unwrap_or_default())
+        }
+        _ => return Storable::No(NotStorable::NoFreshness),
+    };
+    let asks_each_time = said.no_cache
+        && rules.policy_ttl.is_none_or(|ttl| ttl.is_zero())
+        && in_any_case.is_none_or(|life| life.is_zero());
+    let retention = retain(lifetime, asks_each_time, &said, rules);
 
     let never_fresh = retention.lifetime.is_zero() || retention.no_cache;
-    let some_window = [retention.stale_while_revalidate, retention.stale_if_error]
-        .iter()
-        .any(|window| window.is_some_and(|window| !window.is_zero()));
+    // The host's windows are for what is kept anyway.
+    let windows = [
+        rules.policy_stale_while_revalidate.or(said.stale_while_revalidate),
+        rules.policy_stale_if_error.or(said.stale_if_error),
+    ];
+    let some_window = windows.iter().any(|window| window.is_some_and(|window| !window.is_zero()));
     let stale_is_of_use = some_window && !retention.no_cache && !retention.must_revalidate;
     if never_fresh && !has_validator && !stale_is_of_use {
         return Storable::No(NotStorable::NoFreshness);
@@ -160,6 +209,7 @@ fn forbidden(
     response: &HeaderMap,
     said: &ResponseDirectives,
     rules: &Rules,
+    lifted: bool,
 ) -> Option<NotStorable> {
     let code = status.as_u16();
     let understood = CACHEABLE_BY_DEFAULT.contains(&code) || UNDERSTOOD.contains(&code);
@@ -173,10 +223,10 @@ fn forbidden(
         return Some(NotStorable::Status);
     }
     // Beside must-understand a no-store is for caches that do not understand the status.
-    if said.no_store && !said.must_understand {
+    if said.no_store && !said.must_understand && !lifted {
         return Some(NotStorable::NoStore);
     }
-    if said.private {
+    if said.private && !lifted {
         return Some(NotStorable::Private);
     }
     if RequestDirectives::parse(request).no_store {
@@ -188,13 +238,22 @@ fn forbidden(
     if Vary::parse(response) == Vary::Anything {
         return Some(NotStorable::VaryAny);
     }
-    let given_life = has_life(response, said);
-    // A Set-Cookie that `private` or `no-cache` names is not kept, and so is no reason against keeping the rest.
-    let cookie_kept = !said.private_fields.contains(&SET_COOKIE) && !said.no_cache_fields.contains(&SET_COOKIE);
-    if response.contains_key(SET_COOKIE) && cookie_kept && !given_life {
+    if keeps_cookie(response, said) && !has_life(response, said) {
         return Some(NotStorable::SetCookie);
     }
     None
+}
+
+/// Whether keeping it would keep a Set-Cookie: one that `private` or `no-cache` names is not kept, and so is no reason against
+/// keeping the rest.
+fn keeps_cookie(response: &HeaderMap, said: &ResponseDirectives) -> bool {
+    let named = said.private_fields.contains(&SET_COOKIE) || said.no_cache_fields.contains(&SET_COOKIE);
+    response.contains_key(SET_COOKIE) && !named
+}
+
+/// Whether a response may be somebody's own, so that no setting of a host may make it everybody's.
+fn is_left_to_origin(request: &HeaderMap, response: &HeaderMap, said: &ResponseDirectives) -> bool {
+    request.contains_key(AUTHORIZATION) || keeps_cookie(response, said)
 }
 
 /// The life that the origin gives (RFC 9111 section 4.2.1). An Expires that is malformed, or without a Date to count from, is
@@ -234,13 +293,18 @@ fn guessed_lifetime(response: &HeaderMap, said: &ResponseDirectives) -> Option<D
 }
 
 /// Life and windows under the rules of RFC 9111 section 5.2.2 and RFC 5861.
-fn retain(lifetime: Duration, said: &ResponseDirectives, rules: &Rules) -> Retention {
-    let stale_while_revalidate = rules.policy_stale_while_revalidate.or(said.stale_while_revalidate);
+fn retain(lifetime: Duration, no_cache: bool, said: &ResponseDirectives, rules: &Rules) -> Retention {
+    let mut stale_while_revalidate = rules.policy_stale_while_revalidate.or(said.stale_while_revalidate);
     let mut stale_if_error = rules.policy_stale_if_error.or(said.stale_if_error);
     // s-maxage forbids stale answers as proxy-revalidate does (section 5.2.2.10). Where a window is named beside it, that
-    // is the more particular word, but it opens no other window.
+    // is the more particular word, but it opens no other window, and the host's are no word on this response at all.
     let mut must_revalidate = said.must_revalidate || said.proxy_revalidate;
-    if said.s_maxage.is_some() && !must_revalidate {
+    if said.s_maxage.is_none() {
+        // What had no life would be given one by it, for all who come.
+        stale_while_revalidate =
+            stale_while_revalidate.or(rules.stale_while_revalidate.filter(|_| !lifetime.is_zero()));
+        stale_if_error = stale_if_error.or(rules.stale_if_error);
+    } else if !must_revalidate {
         if stale_while_revalidate.is_none() && stale_if_error.is_none() {
             must_revalidate = true;
         } else {
@@ -249,7 +313,7 @@ fn retain(lifetime: Duration, said: &ResponseDirectives, rules: &Rules) -> Reten
     }
     Retention {
         lifetime,
-        no_cache: said.no_cache && rules.policy_ttl.is_none_or(|ttl| ttl.is_zero()),
+        no_cache,
         must_revalidate,
         s_maxage: said.s_maxage.is_some(),
         stale_while_revalidate,

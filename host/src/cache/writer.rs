@@ -31,6 +31,8 @@ pub struct Writer {
     limit: Option<u64>,
     /// It begins at the beginning and goes to the end.
     whole: bool,
+    /// The longest body that is kept, where the length is not known.
+    most: Option<u64>,
     progress: Arc<Progress>,
     stage: Stage,
 }
@@ -54,7 +56,18 @@ impl Writer {
         shared.metrics.cache_fills.inc();
         let progress = Progress { unwritten: Semaphore::new(MAX_UNWRITTEN as usize), lost: AtomicBool::new(false) };
         let progress = Arc::new(progress);
-        Self { shared, body, entry, fill, position, limit: None, whole: false, progress, stage: Stage::Open }
+        Self {
+            shared,
+            body,
+            entry,
+            fill,
+            position,
+            limit: None,
+            whole: false,
+            most: None,
+            progress,
+            stage: Stage::Open,
+        }
     }
 
     /// Of an entry's first fill.
@@ -79,6 +92,25 @@ impl Writer {
         writer
     }
 
+    /// The same, for a body that is not kept if it turns out to be longer: those who read along get all of it.
+    pub fn keeping_at_most(mut self, bytes: Option<u64>) -> Self {
+        self.most = bytes;
+        self
+    }
+
+    /// Whether the body has turned out to be longer than is kept.
+    pub fn is_given_up(&self) -> bool {
+        self.most.is_some_and(|most| self.position > most)
+    }
+
+    /// Nobody new finds it, and the disk has no more of it.
+    fn give_up(&self) {
+        self.shared.doom(self.body.id);
+        if let Some(entry) = &self.entry {
+            self.shared.forget(entry);
+        }
+    }
+
     /// Takes a piece. A piece beyond the announced size is an error of the caller's origin: returns false, write no more.
     pub async fn write(&mut self, mut piece: Bytes) -> bool {
         if self.stage != Stage::Open {
@@ -91,7 +123,11 @@ impl Writer {
         while !piece.is_empty() {
             let room = SLICE_BYTES - self.position % SLICE_BYTES;
             let part = piece.split_to(piece.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+            let kept = !self.is_given_up();
             self.position += part.len() as u64;
+            if kept && self.is_given_up() {
+                self.give_up();
+            }
             if let Some(fill) = self.body.state.lock().fill_mut(self.fill) {
                 fill.push(part);
             }
@@ -121,7 +157,9 @@ impl Writer {
         if inline {
             return;
         }
-        self.shared.hot.slices.insert(self.body.id, slice, bytes.clone());
+        if !self.is_given_up() {
+            self.shared.hot.slices.insert(self.body.id, slice, bytes.clone());
+        }
         if self.may_store() && self.shared.room_for(bytes.len() as u64).await {
             self.store(slice, bytes).await;
         } else {
@@ -257,7 +295,7 @@ impl Writer {
     async fn keep_inline(&self, entry: &Arc<Entry>) -> bool {
         let Some(bytes) = self.gathered() else { return false };
         let complete = self.completed(entry, EntryBody::Inline(bytes));
-        if self.shared.is_purged(&complete, None) {
+        if self.shared.is_purged(&complete, None) || self.is_given_up() {
             return false;
         }
         self.shared.show(&complete);

@@ -45,6 +45,17 @@ impl<'a> At<'a> {
             .map(move |(name, json)| (name.as_str(), At { json, shape: each, path: path.key(name) }))
     }
 
+    /// The items of a list, each with its place.
+    pub fn items(&self) -> impl Iterator<Item = At<'a>> {
+        let shape = self.shape.each().unwrap_or(self.shape);
+        let items = match self.json {
+            Json::List(items) => items.as_slice(),
+            _ => &[],
+        };
+        let path = self.path.clone();
+        items.iter().enumerate().map(move |(index, json)| At { json, shape, path: path.item(index) })
+    }
+
     /// What was written, if anything was.
     pub fn given(&self, name: &str) -> Option<At<'a>> {
         self.json.get(name).map(|_| self.object(name))

@@ -131,6 +131,10 @@ mod tests {
             r#"{"origins":{"a":{"s3":{"bucket":"b"}}},"hosts":{"a.b":{"origin":"a","policy":[]}}}"#,
             r#"{"origins":{"a":{"s3":{"bucket":"b"}}},"hosts":{"a.b":{"origin":"a","purge_allow":"policy"}}}"#,
             r#"{"origins":{"a":{"s3":{"bucket":"b"}}},"hosts":{"a.b":{"origin":"a","purge_allow":["10.0.0.0/8"]}}}"#,
+            r#"{"origins":{"a":{"s3":{"bucket":"b"}}},"hosts":{"a.b":{"origin":"a","ttl":{"404":"1s"},"query":{"deny":["a"]},"rules":[{"path":["/a"],"cache":"off"},{"path":"*.jpg","stale_if_error":{"statuses":[404]},"query":"sort"}]}}}"#,
+            r#"{"origins":{"a":{"s3":{"bucket":"b"}}},"hosts":{"a.b":{"origin":"a","rules":[{"cache":"off"}]}}}"#,
+            r#"{"origins":{"a":{"s3":{"bucket":"b"}}},"hosts":{"a.b":{"origin":"a","query":"none"}}}"#,
+            r#"{"origins":{"a":{"s3":{"bucket":"b"}}},"hosts":{"a.b":{"origin":"a","stale_if_error":{"statuses":[]}}}}"#,
             r#"{"origins":{},"hosts":{}}"#,
             r#"{"hosts":{"a":{"origin":"a"}}}"#,
             r#"[]"#,
@@ -146,7 +150,7 @@ mod tests {
             assert_eq!(valid(&schema, &json.to_value()), mistakes.is_empty(), "{sample}: {mistakes}");
             taken += usize::from(mistakes.is_empty());
         }
-        assert_eq!(taken, 6);
+        assert_eq!(taken, 7);
     }
 
     #[test]

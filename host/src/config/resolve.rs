@@ -1,6 +1,7 @@
 //! From what is written to what is used: defaults, file names, secrets, and names that must exist elsewhere in the file. The
 //! walker has been here before: where it named a mistake this gives nothing and is silent.
 
+mod caching;
 mod capabilities;
 mod hosts;
 mod https;

@@ -2,6 +2,8 @@
 //! (`json_schema`) both read this table, and so does `resolve` for its defaults. Names and meanings are a contract with tools:
 //! they are added to, not changed.
 
+mod caching;
+
 use super::leaf::Leaf;
 use super::shape::Absent::{self, Computed, Default, Nothing, Refused};
 use super::shape::{Field, Shape};
@@ -177,18 +179,18 @@ static HOST: Shape = Shape::Object(&[
         Default("\"read\""),
         "\"read\": GET, HEAD, OPTIONS; \"all\": every method goes to an http origin.",
     ),
-    field(
-        "ttl",
-        &DURATION,
-        Computed("5m for s3 origins, a tenth of the time since Last-Modified for others"),
-        "Life of what the origin says nothing about.",
-    ),
-    field(
-        "client_cache_control",
-        &CLIENT_CACHE_CONTROL,
-        Default("\"ignore\""),
-        "What a client's Cache-Control can do: \"ignore\": only no-store and only-if-cached count; \"honor\": all of RFC 9111.",
-    ),
+    caching::CACHE,
+    caching::TTL,
+    caching::TTL_MIN,
+    caching::TTL_MAX,
+    caching::TTL_OVERRIDE,
+    caching::BROWSER_TTL,
+    caching::STALE_WHILE_REVALIDATE,
+    caching::STALE_IF_ERROR,
+    caching::MAX_OBJECT,
+    caching::QUERY,
+    caching::CLIENT_CACHE_CONTROL,
+    field("rules", &caching::RULES, Default("[]"), "Caching by path: the first whose `path` fits counts, alone."),
     field(
         "policy",
         &POLICY,
@@ -232,7 +234,6 @@ static CANONICAL: Shape = Shape::Leaf(Leaf::Text("a host name"));
 static ORIGIN_NAME: Shape = Shape::Leaf(Leaf::Text("the name of an origin"));
 static PREFIX: Shape = Shape::Leaf(Leaf::TextOrEmpty("a path without dot segments"));
 static METHODS: Shape = Shape::Leaf(Leaf::Choice(&["read", "all"]));
-static CLIENT_CACHE_CONTROL: Shape = Shape::Leaf(Leaf::Choice(&["ignore", "honor"]));
 static PURGE_METHOD: Shape = Shape::Leaf(Leaf::Choice(&["PURGE", "DELETE"]));
 static PURGE_ALLOW: Shape =
     Shape::Either(&[Shape::Leaf(Leaf::Choice(&["policy"])), Shape::List { each: &NETWORK, least: 1 }]);

@@ -88,14 +88,28 @@ impl Shape {
         }
     }
 
-    /// The fields of an object in order, the kinds first.
+    /// The fields of an object in order, the kinds first; of the one object where other things may stand too.
     pub fn fields(&self) -> impl Iterator<Item = &'static Field> + Clone {
-        let (first, second): (&'static [Field], &'static [Field]) = match self {
+        let (first, second): (&'static [Field], &'static [Field]) = match self.object().unwrap_or(self) {
             Self::Object(fields) => (fields, &[]),
             Self::OneKind { kinds, others } => (kinds, others),
             _ => (&[], &[]),
         };
         first.iter().chain(second)
+    }
+
+    fn object(&self) -> Option<&Self> {
+        let Self::Either(shapes) = self else { return None };
+        shapes.iter().find(|shape| matches!(shape, Self::Object(_)))
+    }
+
+    /// What the items of a list are.
+    pub fn each(&self) -> Option<&'static Self> {
+        match self {
+            Self::List { each, .. } => Some(each),
+            Self::Either(shapes) => shapes.iter().find_map(Self::each),
+            _ => None,
+        }
     }
 
     /// Holds a value against the shape and notes every mistake in it.

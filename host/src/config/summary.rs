@@ -11,8 +11,8 @@ use crate::origin::{HostField, OriginKind, Place, S3Credentials, Settings as Ori
 use crate::policy::dropped_file;
 use crate::policy::settings::{ChainSource, Isolation, OnFailure, PolicySettings};
 use crate::tls::{CertificateFiles, Source};
-use crate::units::ByteSize;
-use crate::vhost::{ClientCacheControl, Methods, PurgeAllow, Settings as Host};
+use crate::units::{ByteSize, duration_text as duration};
+use crate::vhost::{CacheUse, Methods, PurgeAllow, Rule, Settings as Host};
 
 /// What stands for a secret.
 const HIDDEN: &str = "(hidden)";
@@ -121,8 +121,16 @@ impl Resolved {
         if host.methods == Methods::All {
             line += ", all methods";
         }
-        if let Some(ttl) = host.ttl {
+        let caching = &host.caching;
+        if caching.cache == CacheUse::Off {
+            line += ", not cached";
+        } else if let Some(ttl) = caching.ttl.default {
             line += &format!(", ttl {}", duration(ttl));
+        }
+        match host.rules.len() {
+            0 => {}
+            1 => line += ", 1 rule",
+            many => line += &format!(", {many} rules"),
         }
         match &host.chain.source {
             ChainSource::None => {}
@@ -168,16 +176,6 @@ fn at(scheme: &str, address: &Address) -> String {
 
 fn strings<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(T::to_string).collect()
-}
-
-/// A duration in the words of hosts.json, in the largest unit that loses nothing.
-fn duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    match units.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
-        Some((unit, letter)) => format!("{}{letter}", ms / unit),
-        None => format!("{ms}ms"),
-    }
 }
 
 fn where_from(origin: &Origin) -> String {
@@ -247,14 +245,13 @@ fn show_host(host: &Host) -> Value {
         "origin": host.origin,
         "prefix": host.prefix,
         "methods": match host.methods { Methods::Read => "read", Methods::All => "all" },
-        "client_cache_control": match host.client_cache_control {
-            ClientCacheControl::Ignore => "ignore",
-            ClientCacheControl::Honor => "honor",
-        },
         "max_body": host.max_body_bytes,
     });
-    if let Some(ttl) = host.ttl {
-        shown["ttl"] = duration(ttl).into();
+    if let Value::Object(shown) = &mut shown {
+        shown.extend(host.caching.show());
+    }
+    if !host.rules.is_empty() {
+        shown["rules"] = host.rules.iter().map(Rule::show).collect();
     }
     let https = &host.https;
     match https.source {
@@ -321,19 +318,4 @@ fn show_policy(policy: &PolicySettings) -> Value {
         "on_failure": match policy.on_failure { OnFailure::Closed => "closed", OnFailure::Open => "open" },
         "isolation": match policy.isolation { Isolation::Reuse => "reuse", Isolation::Request => "request" },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_told_in_the_largest_unit_that_loses_nothing() {
-        for (ms, text) in
-            [(0, "0ms"), (250, "250ms"), (1_500, "1500ms"), (300_000, "5m"), (90_000, "90s"), (86_400_000, "1d")]
-        {
-            assert_eq!(duration(Duration::from_millis(ms)), text);
-            assert_eq!(crate::units::parse_duration(text), Ok(Duration::from_millis(ms)));
-        }
-    }
 }

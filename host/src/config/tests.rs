@@ -1,5 +1,7 @@
 //! The room as a whole: each kind of mistake, all of them in one go, secrets never told, defaults, and what is in force.
 
+mod caching;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -113,7 +115,7 @@ fn an_origin_and_a_host_are_enough() {
     assert_eq!(resolved.policies.state, folder.0.path().join("cache/policy"));
     assert!(resolved.admin_token.is_none() && resolved.trusted_proxies.is_empty());
     let host = &resolved.hosts[0];
-    assert_eq!((host.ttl, host.methods, host.max_body_bytes), (None, Methods::Read, 16 << 20));
+    assert_eq!((host.caching.ttl.default, host.methods, host.max_body_bytes), (None, Methods::Read, 16 << 20));
     assert_eq!(host.chain.source, ChainSource::Dropped);
     assert_eq!(host.chain.host, "a.example");
 }
@@ -184,7 +186,7 @@ fn everything_that_can_be_written_is_read() {
 
     let host = |name: &str| resolved.hosts.iter().find(|host| host.name == name).expect("it is there");
     let first = host("A.Example.");
-    assert_eq!((first.prefix.as_str(), first.ttl), ("my", Some(Duration::from_secs(300))));
+    assert_eq!((first.prefix.as_str(), first.caching.ttl.default), ("my", Some(Duration::from_secs(300))));
     assert_eq!(first.chain.host, "a.example");
     let ChainSource::Named(list) = &first.chain.source else { panic!("policies are named") };
     assert_eq!(&*list[1].secrets["sign"].0, SECRET.as_bytes());
@@ -192,12 +194,12 @@ fn everything_that_can_be_written_is_read() {
     assert_eq!(list[1].grants, ["secrets"]);
     let second = host("*.example");
     assert_eq!(
-        (second.methods, second.ttl, second.max_body_bytes),
+        (second.methods, second.caching.ttl.default, second.max_body_bytes),
         (Methods::All, Some(Duration::from_secs(60)), 1 << 20)
     );
     assert_eq!(second.chain.source, ChainSource::None);
     assert!(matches!(&second.purge, Some(PurgeMethod { allow: PurgeAllow::Addresses(list), .. }) if list.len() == 1));
-    assert_eq!(host("*").ttl, Some(Duration::ZERO));
+    assert_eq!(host("*").caching.ttl.default, Some(Duration::ZERO));
 
     let capabilities = &resolved.capabilities;
     assert_eq!(capabilities.addresses["file"].len(), 2);

@@ -1,5 +1,6 @@
 //! What goes to the origin: paths, query and fields, with the policy's edits, the conditions of the cache and its ranges.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{
@@ -8,6 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode};
 
+use super::decide::counted_query;
 use super::steps::Carried;
 use crate::origin::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse, RequestBody};
 use crate::semantics::interim::Interim;
@@ -64,7 +66,7 @@ impl Ask {
                 headers.remove(name);
             }
             // RFC 9111 section 5.2 has directives passed on; where clients steer nothing here, they steer no cache behind us.
-            if carried.site.host.settings.client_cache_control == ClientCacheControl::Ignore {
+            if carried.caching().client_cache_control == ClientCacheControl::Ignore {
                 headers.remove(CACHE_CONTROL);
                 headers.remove(PRAGMA);
             }
@@ -93,7 +95,12 @@ impl Ask {
         } else {
             upstream.try_paths.clone()
         };
-        let query = upstream.query.clone().unwrap_or_else(|| exchange.request.query().map(str::to_owned));
+        let of_client = || {
+            // What is not in the key must make no difference to what is kept under it.
+            let query = if cached { counted_query(carried) } else { exchange.request.query().map(Cow::Borrowed) };
+            query.map(Cow::into_owned)
+        };
+        let query = upstream.query.clone().unwrap_or_else(of_client);
         Self { origin, prefix, paths, query, headers, authority, interim: carried.interim.clone(), upgrade: false }
     }
 

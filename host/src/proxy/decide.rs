@@ -1,5 +1,7 @@
 //! Methods, the policy's decision, purging by method, and the cache key.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, LOCATION, MAX_FORWARDS};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -41,6 +43,9 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
     if upload.websocket.is_some() && (site.host.settings.methods != Methods::All || upload.brought != Brought::Nothing)
     {
         return Err(refuse(carried, StatusCode::BAD_REQUEST, "no WebSocket is spoken here"));
+    }
+    if carried.is_read() && is_query_refused(&carried) {
+        return Err(refuse(carried, StatusCode::BAD_REQUEST, "the query has a parameter that is not taken here"));
     }
     if let Some(PurgeAllow::Addresses(nets)) = purge.map(|purge| &purge.allow) {
         let client = carried.exchange.client.ip;
@@ -148,6 +153,21 @@ pub fn origin_kind(carried: &Carried) -> OriginKind {
     }
 }
 
+/// The client's query as far as it counts on its host: in the key, and for the origin where the cache asks it.
+pub fn counted_query(carried: &Carried) -> Option<Cow<'_, str>> {
+    let query = carried.exchange.request.query()?;
+    match &carried.caching().query {
+        None => Some(Cow::Borrowed(query)),
+        Some(rule) => Some(rule.apply(query)).filter(|counted| !counted.is_empty()),
+    }
+}
+
+/// Whether the host refuses a query like this one.
+pub fn is_query_refused(carried: &Carried) -> bool {
+    let rule = carried.caching().query.as_ref();
+    rule.zip(carried.exchange.request.query()).is_some_and(|(rule, query)| rule.refuses(query))
+}
+
 /// The key: host and path as asked for, whatever the policy changed about where to fetch, and for http origins scheme and
 /// query. Names of the host's own parts begin with a colon, those of the policy with a plus sign.
 pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
@@ -164,7 +184,7 @@ fn key_with(carried: &Carried, more: Option<(&'static str, &'static str)>) -> Re
     let (lookup, upstream, request) = (&exchange.lookup, &exchange.upstream, &exchange.request);
     // What parts are made of outlives them.
     let port = request.port.map(|port| port.to_string());
-    let filtered;
+    let (filtered, counted);
     let named: SmallVec<[(String, &str); 4]> =
         lookup.parts.iter().map(|(name, value)| (format!("+{name}"), value.as_str())).collect();
     let mut parts: SmallVec<[(&str, &str); 6]> = SmallVec::new();
@@ -185,7 +205,8 @@ fn key_with(carried: &Carried, more: Option<(&'static str, &'static str)>) -> Re
         }
     }
     if lookup.key.is_none() {
-        let query = upstream.query.as_ref().map_or_else(|| request.query(), Option::as_deref);
+        counted = if upstream.query.is_none() { counted_query(carried) } else { None };
+        let query = upstream.query.as_ref().map_or(counted.as_deref(), Option::as_deref);
         match (&lookup.query_only, query) {
             (Some(names), Some(_)) if names.is_empty() => {}
             (Some(names), Some(query)) => {

@@ -18,7 +18,7 @@ use super::gap::{self, Refetch};
 use super::outcome::{Outcome, Word};
 use super::parts::Span;
 use super::steps::{Carried, Hit};
-use super::{Proxy, failure, multipart};
+use super::{Proxy, browser, failure, multipart};
 use crate::cache::entry::{Entry, EntryBody};
 use crate::local::Local;
 use crate::policy::exchange::ResponseView;
@@ -115,6 +115,7 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
         let age = entry.head.timing.age(answer.carried.proxy.clock.now());
         answer.headers.insert(AGE, HeaderValue::from(age.as_secs()));
     }
+    browser::tell(&mut answer);
     if let Some(value) = answer.outcome.cache_status() {
         match answer.headers.get_mut(CACHE_STATUS) {
             // The place that a ready head has for it.

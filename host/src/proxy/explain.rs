@@ -19,6 +19,7 @@ use crate::policy::{Exchange, Phase};
 use crate::semantics::authority::Authority;
 use crate::semantics::interest::Interest;
 use crate::semantics::target::Target;
+use crate::vhost::CacheUse;
 
 /// A request as a person describes it.
 pub struct Question {
@@ -83,6 +84,12 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
         attributes: smallvec![("conn.protocol", "HTTP/1.1".into())],
         connection: None,
     };
+    let host = &site.host.settings;
+    let rule = host.rule_for(request.path());
+    if let Some((number, rule)) = rule.and_then(|number| Some((number, host.rules.get(number)?))) {
+        told["rule"] = json!({ "number": number + 1, "path": rule.show_paths() });
+    }
+    told["settings"] = host.caching_by(rule).show().into();
     let exchange = Exchange::new(request, client);
     let version = Version::HTTP_11;
     let by = Peer { address: SocketAddr::new(question.client, 0), port: 0, scheme, tls: None, interim: None };
@@ -104,6 +111,15 @@ pub async fn explain(proxy: Local<Proxy>, question: Question) -> Result<Value, S
     }
     if !carried.is_read() {
         told["cache"] = json!({ "forward": format!("{:?}", Forward::Method) });
+        return Ok(told);
+    }
+    if decide::is_query_refused(&carried) {
+        told["answer"] = json!(400);
+        told["because"] = json!("the query has a parameter that is not taken here");
+        return Ok(told);
+    }
+    if carried.caching().cache == CacheUse::Off {
+        told["cache"] = json!({ "forward": "Bypass", "because": "the host says \"cache\": \"off\"" });
         return Ok(told);
     }
     if carried.exchange.lookup.bypass {

@@ -12,7 +12,7 @@ use super::decide;
 use super::deliver::Deliverable;
 use super::failure;
 use super::gap::{self, Usable};
-use super::keeping::{keep, remember, storable_by, tags, tags_after, to_keep, vary_of};
+use super::keeping::{keep, remember, storable_by, storable_within, tags, tags_after, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
 use super::parts::Missing;
 use super::pass::{Judged, failed, judge, passed_on};
@@ -154,7 +154,7 @@ impl Fill {
                 }
                 // A range beyond the end says nothing of the key: it would let anyone undo coalescing.
                 StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => return self.by_itself(&ask, None).await,
-                status if status.is_server_error() && self.stale_for(status) => {
+                status if self.stale_for(status) => {
                     return self.serve_stale("origin-error", Some(status));
                 }
                 _ => return self.whole(come, ask.kind(), None).await,
@@ -162,13 +162,13 @@ impl Fill {
         }
     }
 
-    /// Whether stale is better than this status: only where header, policy or client said so (RFC 5861 section 4).
+    /// Whether stale is better than this status: only where header, policy, host or client said so (RFC 5861 section 4).
     pub(super) fn stale_for(&self, status: StatusCode) -> bool {
         let said = |stale: &StaleEntry| {
             let origin = stale.entry.head.retention.stale_if_error;
             origin.is_some() || directives(&self.carried).stale_if_error.is_some()
         };
-        matches!(status.as_u16(), 500 | 502 | 503 | 504)
+        self.carried.caching().is_error(status.as_u16())
             && self.stale.as_ref().is_some_and(|stale| stale.if_error && said(stale))
     }
 
@@ -314,7 +314,7 @@ impl Fill {
             }
         };
         let mut outcome = Outcome { forward_status: Some(forward_status), ..Outcome::forwarded(why) };
-        let retention = match storable_by(&carried, response.status, &response.headers) {
+        let retention = match storable_within(&carried, response.status, &response.headers, response.length) {
             Storable::Yes(retention) => retention,
             Storable::No(reason) => {
                 outcome.detail = Some(reason.as_str());
@@ -363,6 +363,7 @@ impl Fill {
         };
         outcome.stored = true;
         if let Some(writer) = writer {
+            let writer = writer.keeping_at_most(carried.caching().max_object_bytes);
             pump::start(carried.proxy.orphans.clone(), response.body, writer, 0, None, !carried.is_head());
         }
         let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
@@ -396,7 +397,7 @@ impl Fill {
         };
         let mut outcome = Outcome::forwarded(carried.lacking);
         outcome.forward_status = Some(StatusCode::PARTIAL_CONTENT);
-        let retention = match storable_by(&carried, whole.status, &whole.headers) {
+        let retention = match storable_within(&carried, whole.status, &whole.headers, Some(part.size)) {
             Storable::Yes(retention) if whole.status == StatusCode::OK => retention,
             other => {
                 let reason = match other {

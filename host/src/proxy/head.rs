@@ -59,10 +59,8 @@ impl Fill {
                     None if stale.why == Forward::Stale => return self.pass_on(come).await,
                     Some(false) | None => return self.no_longer_true(come).await,
                 },
+                status if self.stale_for(status) => return self.serve_stale("origin-error", Some(status)),
                 StatusCode::NOT_FOUND | StatusCode::GONE => return self.no_longer_true(come).await,
-                status if status.is_server_error() && self.stale_for(status) => {
-                    return self.serve_stale("origin-error", Some(status));
-                }
                 // Origins refuse HEAD that do not refuse GET.
                 _ => return self.pass_on(come).await,
             }

@@ -53,8 +53,15 @@ pub fn keep(
 /// Decides by the host's rules and the policy's.
 pub fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -> Storable {
     let store = &carried.exchange.store;
+    let caching = carried.caching();
     let rules = Rules {
-        default_ttl: carried.site.host.settings.ttl,
+        default_ttl: caching.ttl.default,
+        status_ttl: caching.ttl.of_named(status.as_u16()),
+        ttl_min: caching.ttl_min,
+        ttl_max: caching.ttl_max,
+        ttl_override: caching.life_in_any_case(status.as_u16()),
+        stale_while_revalidate: caching.stale_while_revalidate,
+        stale_if_error: caching.stale_if_error,
         policy_ttl: store.ttl,
         policy_no_store: store.no_store || store.hit_for_miss.is_some(),
         policy_stale_while_revalidate: store.stale_while_revalidate,
@@ -76,6 +83,17 @@ pub fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -
         return storable::decide(&Method::GET, &seen, status, headers, &rules);
     }
     storable::decide(&Method::GET, request, status, headers, &rules)
+}
+
+/// The same for a body of this length, where it is known.
+pub fn storable_within(carried: &Carried, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Storable {
+    match (length, carried.caching().max_object_bytes) {
+        (Some(length), Some(most)) if length > most => match storable_by(carried, status, headers) {
+            Storable::Yes(_) => Storable::No(NotStorable::TooLarge),
+            no => no,
+        },
+        _ => storable_by(carried, status, headers),
+    }
 }
 
 /// For how long the key is remembered as not cacheable.

@@ -11,6 +11,7 @@
 
 mod ask;
 mod body;
+mod browser;
 mod decide;
 mod deliver;
 mod door;

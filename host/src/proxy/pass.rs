@@ -21,6 +21,7 @@ use crate::origin::{BodyStream, OriginError, OriginResponse, RequestBody};
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
 use crate::semantics::date;
+use crate::vhost::CacheUse;
 
 /// What the cache has no part in: passed on with the client's own conditions and ranges.
 pub async fn pass(decided: Decided, why: Forward) -> Early {
@@ -44,7 +45,8 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
     let mut outcome = Outcome::forwarded(why);
     outcome.forward_status = Some(response.status);
     invalidate::after(&carried, &method, response.status, &response.headers).await;
-    if method == Method::POST && response.status == StatusCode::OK && !carried.exchange.lookup.bypass {
+    let cached = !carried.exchange.lookup.bypass && carried.caching().cache == CacheUse::On;
+    if method == Method::POST && response.status == StatusCode::OK && cached && is_query_counted(&carried) {
         let response_at = carried.proxy.clock.now();
         date::ensure_date(&mut response.headers, response_at);
         // What a GET would get too, and said to live: kept for those that come (RFC 9110 section 9.3.3). The purge that this
@@ -62,6 +64,12 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
         Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, false),
         Err(early) => early,
     }
+}
+
+/// Whether all of the query that the origin got would be in the key of a GET.
+fn is_query_counted(carried: &Carried) -> bool {
+    carried.exchange.upstream.query.is_some()
+        || decide::counted_query(carried).as_deref() == carried.exchange.request.query()
 }
 
 /// HEAD for which nothing is kept: asked as HEAD, kept nowhere.

@@ -66,6 +66,8 @@ pub fn start(orphans: Orphans, mut body: BodyStream, mut writer: Writer, mut ski
                 orphaned = None;
             } else if patience > length {
                 patience -= length;
+            } else if writer.is_given_up() {
+                return writer.fail("nobody reads it, and it is larger than is kept".to_owned());
             } else {
                 let spent = match orphaned.take() {
                     Some((place, spent)) => (place, spent + length),

@@ -25,13 +25,15 @@ use crate::local::Local;
 use crate::policy::{ChainLease, Exchange};
 use crate::semantics::interest::Interest;
 use crate::semantics::interim::Interim;
-use crate::vhost::{ClientCacheControl, Methods};
+use crate::vhost::{CacheUse, Caching, ClientCacheControl, Methods};
 
 /// What is carried along from routing to the end. Boxed wherever it goes: it is large, and each step moves it.
 pub struct Carried {
     pub proxy: Local<Proxy>,
     pub generation: Local<Generation>,
     pub site: Local<Site>,
+    /// The host's rule for the path, by its place.
+    pub rule: Option<usize>,
     pub policies: ChainLease,
     pub exchange: Box<Exchange>,
     pub version: Version,
@@ -59,6 +61,7 @@ impl Carried {
         peer_trusted: bool,
     ) -> Box<Self> {
         let policies = site.host.chain.lease(exchange.request.host.as_str());
+        let rule = site.host.settings.rule_for(exchange.request.path());
         let (peer, port) = (by.address.ip(), by.port);
         // RFC 9110 section 15.2: older clients do not know them.
         let interim = by.interim.filter(|_| version == Version::HTTP_11).map(Interim::to);
@@ -66,6 +69,7 @@ impl Carried {
             proxy,
             generation,
             site,
+            rule,
             policies,
             exchange,
             version,
@@ -76,6 +80,11 @@ impl Carried {
             asked_origin: false,
             lacking: Forward::UriMiss,
         })
+    }
+
+    /// What the host says of caching, for this path.
+    pub fn caching(&self) -> &Caching {
+        self.site.host.settings.caching_by(self.rule)
     }
 
     /// GET or HEAD.
@@ -94,6 +103,7 @@ impl Carried {
             proxy: self.proxy.clone(),
             generation: self.generation.clone(),
             site: self.site.clone(),
+            rule: self.rule,
             policies: self.policies.clone(),
             exchange: self.exchange.clone(),
             version: self.version,
@@ -302,6 +312,9 @@ impl Decided {
         if !self.carried.is_read() {
             return Err((self, Forward::Method));
         }
+        if self.carried.caching().cache == CacheUse::Off {
+            return Err((self, Forward::Bypass));
+        }
         // A read that brings a body is not answered from the cache: what the body says is not in the key.
         if self.carried.exchange.lookup.bypass || self.upload.brought != Brought::Nothing {
             return Err((self, Forward::Bypass));
@@ -382,7 +395,7 @@ pub fn directives(carried: &Carried) -> RequestDirectives {
         return RequestDirectives::default();
     }
     let said = RequestDirectives::parse(&request.headers);
-    match carried.site.host.settings.client_cache_control {
+    match carried.caching().client_cache_control {
         ClientCacheControl::Honor => said,
         ClientCacheControl::Ignore => said.without_wishes(),
     }

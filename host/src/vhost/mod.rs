@@ -1,10 +1,10 @@
 //! Virtual hosts: which site a request is for, and everything that site is made of.
 
+pub mod caching;
 pub mod table;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use crate::policy::{Chain, ChainSettings};
 use crate::semantics::authority::{HostPattern, Hostname};
 use crate::tls::{ClientCa, Source};
 
+pub use caching::{CacheUse, Caching, ClientCacheControl, Rule};
 pub use table::Table;
 
 /// One host of hosts.json, valid.
@@ -29,10 +30,10 @@ pub struct Settings {
     pub prefix: String,
     /// What clients may do.
     pub methods: Methods,
-    /// Life of what the origin says nothing about; none: a guess by its Last-Modified.
-    pub ttl: Option<Duration>,
-    /// What a client's Cache-Control can do.
-    pub client_cache_control: ClientCacheControl,
+    /// What it says of caching.
+    pub caching: Caching,
+    /// The same for some paths; the first that fits counts.
+    pub rules: Vec<Rule>,
     /// Its policies.
     pub chain: ChainSettings,
     /// How clients may purge.
@@ -41,6 +42,18 @@ pub struct Settings {
     pub max_body_bytes: u64,
     /// HTTPS.
     pub https: Https,
+}
+
+impl Settings {
+    /// The rule for a decoded path, by its place in the list.
+    pub fn rule_for(&self, path: &str) -> Option<usize> {
+        caching::rule_for(&self.rules, path)
+    }
+
+    /// What holds by this rule, or without one.
+    pub fn caching_by(&self, rule: Option<usize>) -> &Caching {
+        rule.and_then(|rule| self.rules.get(rule)).map_or(&self.caching, |rule| &rule.caching)
+    }
 }
 
 /// What a host says of HTTPS.
@@ -66,16 +79,6 @@ pub enum Methods {
     Read,
     /// Every method goes to an http origin.
     All,
-}
-
-/// What becomes of the wishes that a client has for a cache (RFC 9111 sections 5.2.1 and 5.4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientCacheControl {
-    /// Only `no-store` and `only-if-cached` count: strangers must not run up what the origin costs.
-    #[default]
-    Ignore,
-    /// All count, and go on to an http origin.
-    Honor,
 }
 
 /// How clients may purge.

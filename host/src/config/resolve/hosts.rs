@@ -1,7 +1,6 @@
 //! Hosts and the policies that they name.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use http::Method;
 
@@ -17,10 +16,7 @@ use crate::policy::had_named_policy;
 use crate::policy::settings::{ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Secret};
 use crate::semantics::authority::{HostPattern, Hostname};
 use crate::semantics::host_names::HostNames;
-use crate::vhost::{ClientCacheControl, Methods, PurgeAllow, PurgeMethod, Settings};
-
-/// Life of what an S3 origin says nothing about: buckets seldom say anything.
-const S3_TTL: Duration = Duration::from_secs(300);
+use crate::vhost::{Methods, PurgeAllow, PurgeMethod, Settings};
 
 impl Resolver<'_> {
     pub(super) fn hosts(&mut self, hosts: &At<'_>, origins: &Origins, tls: Tls) -> Vec<Settings> {
@@ -89,10 +85,9 @@ impl Resolver<'_> {
         let source = self.chain(host, &pattern.map(written).unwrap_or_default());
         let purge = self.purge(host, pattern, source.as_ref());
         let https = self.https(host, pattern, tls);
-        let ttl = match host.given("ttl") {
-            Some(ttl) => Some(leaf::duration(ttl.json)?),
-            None => (kind == Some(OriginKind::S3)).then_some(S3_TTL),
-        };
+        let caching = self.caching(host, kind);
+        // Held against defaults where the host's own word is wrong: all mistakes in one go.
+        let rules = self.rules(host, &caching.clone().unwrap_or_default());
         let pattern = pattern?.clone();
         Some(Settings {
             name: name.to_owned(),
@@ -101,11 +96,8 @@ impl Resolver<'_> {
             origin: origin?,
             prefix: prefix?,
             methods,
-            ttl,
-            client_cache_control: match host.text("client_cache_control")?.as_str() {
-                "honor" => ClientCacheControl::Honor,
-                _ => ClientCacheControl::Ignore,
-            },
+            caching: caching?,
+            rules: rules?,
             purge,
             max_body_bytes: host.size("max_body")?,
             https: https?,

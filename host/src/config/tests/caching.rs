@@ -1,0 +1,103 @@
+//! What hosts and their rules say of caching.
+
+use super::*;
+use crate::vhost::{CacheUse, Caching, ClientCacheControl};
+
+const HOST: &str = r#"hosts."a.example""#;
+
+fn secs(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds))
+}
+
+#[test]
+fn a_host_that_says_nothing_has_the_defaults() {
+    let resolved = Folder::new().host(json!({ "origin": "site" })).expect("it serves");
+    assert_eq!(resolved.hosts[0].caching, Caching::default());
+    assert!(resolved.hosts[0].rules.is_empty());
+}
+
+#[test]
+fn what_is_absent_in_a_bucket_lives_shorter() {
+    let lives = |ttl: serde_json::Value| {
+        let mut host = json!({ "origin": "b" });
+        if !ttl.is_null() {
+            host["ttl"] = ttl;
+        }
+        let resolved = Folder::new()
+            .with(json!({ "origins": { "b": { "s3": { "bucket": "b" } } }, "hosts": { "a.example": host } }))
+            .expect("it serves");
+        let lives = &resolved.hosts[0].caching.ttl;
+        (lives.default, lives.of_named(404), lives.of_named(410), lives.of_named(403))
+    };
+    assert_eq!(lives(json!(null)), (secs(300), secs(10), secs(10), None));
+    assert_eq!(lives(json!("1h")), (secs(3600), None, None, None));
+    assert_eq!(lives(json!({ "404": "1s" })), (secs(300), secs(1), secs(10), None));
+    assert_eq!(lives(json!({ "default": 7, "4xx": 3, "403": 2 })), (secs(7), secs(3), secs(3), secs(2)));
+}
+
+#[test]
+fn rules_have_from_the_host_what_they_do_not_say() {
+    let written = json!({
+        "origin": "site", "ttl": { "default": "5m", "404": "10s" }, "ttl_min": "1s", "ttl_max": "1d", "browser_ttl": "1m",
+        "stale_while_revalidate": 5, "stale_if_error": { "for": "1h", "statuses": [500, 404] }, "max_object": "1MiB",
+        "query": { "allow": ["page", "q_*"], "unlisted": "reject", "sort": true }, "client_cache_control": "honor",
+        "rules": [
+            { "path": ["/live/*", "/api/*"], "cache": "off" },
+            { "path": "*.jpg", "ttl": { "404": "1m" }, "ttl_override": "1h", "query": "ignore", "stale_if_error": "2h",
+              "client_cache_control": "ignore" }
+        ]
+    });
+    let resolved = Folder::new().host(written).expect("it serves");
+    let host = &resolved.hosts[0];
+    let [live, pictures] = &host.rules[..] else { panic!("two rules: {:?}", host.rules) };
+    assert_eq!(live.caching, Caching { cache: CacheUse::Off, ..host.caching.clone() });
+    let of = &pictures.caching;
+    assert_eq!((of.ttl.default, of.ttl.of_named(404)), (secs(300), secs(60)));
+    assert_eq!((of.life_in_any_case(200), host.caching.life_in_any_case(200)), (secs(3600), None));
+    assert_eq!((of.ttl_min, of.browser_ttl, of.max_object_bytes), (secs(1), secs(60), Some(1 << 20)));
+    assert_eq!((of.stale_if_error, of.is_error(404), of.is_error(503)), (secs(7200), true, false));
+    assert_eq!(of.client_cache_control, ClientCacheControl::Ignore);
+    assert_eq!((host.rule_for("//live/a"), host.rule_for("/x.jpg"), host.rule_for("/x")), (Some(0), Some(1), None));
+
+    // What is shown can be written.
+    let shown = resolved.show()["hosts"]["a.example"].clone();
+    let again = Folder::new().host(shown.clone()).unwrap_or_else(|mistakes| panic!("{shown}: {mistakes}"));
+    assert_eq!((&again.hosts[0].caching, &again.hosts[0].rules), (&host.caching, &host.rules));
+    assert!(resolved.summary().iter().any(|line| line.contains("2 rules") && line.contains("ttl 5m")));
+}
+
+#[test]
+fn mistakes_are_named_where_they_are() {
+    let folder = Folder::new();
+    for (member, value, path, found, expected) in [
+        ("cache", json!(false), "cache", "false", "\"off\""),
+        ("ttl", json!({}), "ttl", "an empty object", "\"default\""),
+        ("ttl", json!({ "4040": 1 }), "ttl.4040", "4040", "a status"),
+        ("ttl", json!({ "206": 1 }), "ttl.206", "206", "that can be kept"),
+        ("ttl", json!({ "404": "soon" }), "ttl.404", "soon", "a duration"),
+        ("ttl", json!([1]), "ttl", "a list", "a duration"),
+        ("ttl_override", json!({ "xx": 1 }), "ttl_override.xx", "xx", "a class"),
+        ("ttl_min", json!(-1), "ttl_min", "-1", "a duration"),
+        ("stale_if_error", json!({ "statuses": [200] }), "stale_if_error.statuses[0]", "200", "400 to 599"),
+        ("stale_if_error", json!({ "four": 1 }), "stale_if_error.four", "unknown", "\"for\""),
+        ("max_object", json!("big"), "max_object", "big", "a size"),
+        ("query", json!("drop"), "query", "drop", "\"ignore\""),
+        ("query", json!({}), "query", "none of them", "allow and deny"),
+        ("query", json!({ "allow": [], "deny": [] }), "query", "both", "exactly one"),
+        ("query", json!({ "deny": ["a"], "unlisted": "reject" }), "query.unlisted", "with deny", "allow"),
+        ("query", json!({ "allow": ["a", "b*c"] }), "query.allow[1]", "b*c", "a star"),
+        ("rules", json!({}), "rules", "object", "a list"),
+        ("rules", json!([{ "ttl": 1 }]), "rules[0].path", "nothing", "/assets/*"),
+        ("rules", json!([{ "path": [] }]), "rules[0].path", "an empty list", "not empty"),
+        ("rules", json!([{ "path": "/a" }, { "path": ["/b", "c"] }]), "rules[1].path[1]", "neither a slash", "pattern"),
+        ("rules", json!([{ "path": "/a%20b" }]), "rules[0].path", "encoded", "decoded"),
+        ("rules", json!([{ "path": "/a", "prefix": "x" }]), "rules[0].prefix", "unknown", ""),
+        ("rules", json!([{ "path": "/a", "ttl_min": 2, "ttl_max": 1 }]), "rules[0].ttl_min", "over ttl_max", "at most"),
+    ] {
+        let mut host = json!({ "origin": "site" });
+        host[member] = value;
+        refused(folder.host(host), &format!("{HOST}.{path}"), found, expected);
+    }
+    let host = json!({ "origin": "site", "ttl_max": 5, "rules": [{ "path": "/a", "ttl_min": 6 }] });
+    refused(folder.host(host), &format!("{HOST}.rules[0].ttl_min"), "over ttl_max", "at most");
+}
