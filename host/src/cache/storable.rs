@@ -178,7 +178,8 @@ pub fn decide(
         (None, None, None, Some(ttl), _) => ttl,
         (None, None, None, None, Some(ttl)) if by_default => ttl,
         (None, None, None, None, None) if by_default || status.as_u16() == NOT_IMPLEMENTED || said.public => {
-            bounded(guessed_lifetime(response, &said).unwrap_or_default())
+            // What there is nothing to guess by has no life that could be bounded: that is what `ttl` is for.
+            guessed_lifetime(response, &said).map(bounded).unwrap_or_default()
         }
         _ => return Storable::No(NotStorable::NoFreshness),
     };

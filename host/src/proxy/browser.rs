@@ -96,7 +96,10 @@ fn directives(line: &str) -> Option<impl Iterator<Item = &str>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::cache::control::ResponseDirectives;
 
     fn of(lines: &[&'static str], max_age: u64, in_any_case: bool) -> Option<String> {
         let headers = lines.iter().map(|line| (CACHE_CONTROL, HeaderValue::from_static(line)));
@@ -131,6 +134,23 @@ mod tests {
         }
         for stray in ["x=\"a, no-store", "\"", "a=\"\\\", private"] {
             assert_eq!(of(&[stray], 60, true), None, "{stray}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_life_is_longer_than_it_is_said_and_nothing_forbidden_is_lost(
+            line in "(no-store|private|no-cache|max-age=[0-9]{1,3}|s-maxage=9|x=[a\\\\\"]{0,4}|[ ,=\"a]{0,3}){0,4}(, ?(no-store|private|public|[\"\\\\]))?",
+            max_age in 0..1000u64,
+        ) {
+            let came = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_str(&line).expect("ASCII"))]);
+            let before = ResponseDirectives::parse(&came);
+            if let Some(told) = told(&came, max_age, false) {
+                let after = ResponseDirectives::parse(&HeaderMap::from_iter([(CACHE_CONTROL, told)]));
+                prop_assert!(after.max_age.is_some_and(|life| life <= Duration::from_secs(max_age)));
+                prop_assert!(after.no_store >= before.no_store && after.private >= before.private);
+                prop_assert!(after.no_cache >= before.no_cache);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::cache::storable;
-use crate::semantics::path_pattern::PathPattern;
+use crate::semantics::path_pattern::{Matchable, PathPattern};
 use crate::semantics::query_rule::{ParameterName, QueryRule, Select};
 use crate::units::duration_text;
 
@@ -154,7 +154,11 @@ impl Rule {
 
 /// The first rule that fits a decoded path, by its place in the list.
 pub fn rule_for(rules: &[Rule], path: &str) -> Option<usize> {
-    rules.iter().position(|rule| rule.paths.iter().any(|pattern| pattern.matches(path)))
+    if rules.is_empty() {
+        return None;
+    }
+    let path = Matchable::of(path);
+    rules.iter().position(|rule| rule.paths.iter().any(|pattern| pattern.matches(&path)))
 }
 
 impl Caching {
