@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use super::eviction;
 use super::index::rocks::RocksIndex;
 use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyKey, RecencyRecord, SliceRecord, StoredEntry};
 use super::index::{Change, Column, Index, IndexError};
-use super::purges::PurgeScope;
+use super::purges::Purge;
 use super::runs::Runs;
 use super::store::{Store, layout};
 use super::vary::{MAX_VARIANTS, VaryFields};
@@ -385,14 +386,28 @@ impl Disk {
     }
 
     /// Writes a purge down, safe against a power cut.
-    pub fn record_purge(&self, sequence: u64, scope: &PurgeScope, synced: bool) -> Result<(), DiskError> {
+    pub fn record_purges(&self, first: u64, purges: &[Purge], synced: bool) -> Result<(), DiskError> {
         self.writable()?;
-        let number = i64::try_from(sequence).unwrap_or(i64::MAX);
-        let changes = vec![
-            Change::Put(Column::Purges, sequence.to_be_bytes().to_vec(), schema::encode_purge(scope)),
-            Change::Put(Column::Meta, schema::META_SEQUENCE.to_vec(), number.to_be_bytes().to_vec()),
-        ];
+        let mut changes = Vec::with_capacity(purges.len() + 1);
+        let mut last = first;
+        for (sequence, purge) in (first..).zip(purges) {
+            changes.push(Change::Put(Column::Purges, sequence.to_be_bytes().to_vec(), schema::encode_purge(purge)));
+            last = sequence;
+        }
+        let number = i64::try_from(last).unwrap_or(i64::MAX);
+        changes.push(Change::Put(Column::Meta, schema::META_SEQUENCE.to_vec(), number.to_be_bytes().to_vec()));
         Ok(self.index.write(changes, synced)?)
+    }
+
+    /// Makes an entry live no longer than that, if it is still this one.
+    pub fn shorten(&self, full_key: &[u8], entry: &StoredEntry, lifetime: Duration) -> Result<(), DiskError> {
+        let _stripe = self.stripe(full_key.get(..entry.key_length as usize).unwrap_or(full_key)).lock();
+        let Some((mut record, _)) = self.record(full_key)? else { return Ok(()) };
+        let same = |stored: &&mut StoredEntry| stored.id == entry.id && stored.head.sequence == entry.head.sequence;
+        let Some(stored) = record.entry.as_mut().filter(same) else { return Ok(()) };
+        stored.head.retention.lifetime = stored.head.retention.lifetime.min(lifetime);
+        // A record of the same length.
+        self.write(vec![Change::Put(Column::Entries, full_key.to_vec(), record.encode())], 0)
     }
 }
 

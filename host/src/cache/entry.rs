@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::fill::SlicedBody;
 use super::freshness::{Retention, Timing};
 use super::key::CacheKey;
-use super::purges::{Marks, PurgeSequence};
+use super::purge_table::Marks;
+use super::purges::PurgeSequence;
 use super::vary::{VariantKey, VaryFields};
 
 /// Bytes of one slice. A slice is written, checked, kept in memory and refetched as a whole.

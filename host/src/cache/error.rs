@@ -19,6 +19,9 @@ pub enum CacheError {
         "the purge is in force for what this program still answers; the program that took over may not know of it: {0}"
     )]
     PurgeNotPassedOn(String),
+    /// Too much that was purged before is not yet gone from the disk.
+    #[error("{0}: ask again later")]
+    TooManyPurges(&'static str),
     /// Anything else of the disk.
     #[error("cache folder {path}: {reason}")]
     Disk {

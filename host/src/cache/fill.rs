@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::Asked;
 use super::entry::{Entry, EntryHead};
 use super::key::CacheKey;
+use super::purge_table::Verdict;
 use super::shared::Shared;
 use super::vary::VariantKey;
 use crate::clock::Timestamp;
@@ -217,7 +218,7 @@ impl Follow {
                 Some(Outcome::Entry(entry)) => {
                     let mine = VariantKey::of(&entry.head.vary, &self.headers) == entry.variant;
                     // What was purged since, by any name that we asked for, is not for us.
-                    if mine && !self.shared.is_purged(entry, Some(&self.request_path)) {
+                    if mine && self.shared.judge(entry, Some(&self.request_path)) == Verdict::Untouched {
                         return Followed::Entry(entry.clone());
                     }
                     return Followed::Released;

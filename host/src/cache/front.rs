@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::entry::{AsSent, Entry, EntryBody, EntryHead};
 use super::hot::Slot;
 use super::key::CacheKey;
+use super::purge_table::Verdict;
 use super::shared::Shared;
 use crate::clock::monotonic_ms;
 
@@ -67,7 +68,9 @@ pub(super) fn find(shared: &Shared, key: &CacheKey, hash: u64, request_path: &st
             else {
                 return Front::Ask(0);
             };
-            if copied.slot.moved.load(Ordering::Acquire) || shared.is_slot_purged(&copied.slot, request_path) {
+            if copied.slot.moved.load(Ordering::Acquire)
+                || shared.judge_slot(&copied.slot, request_path) != Verdict::Untouched
+            {
                 let untold = copied.uses;
                 *place = None;
                 return Front::Ask(untold);

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::DiskError;
-use super::purges::{PurgeListener, PurgeRecorder, PurgeScope, PurgeSequence};
+use super::purges::{Purge, PurgeListener, PurgeRecorder, PurgeSequence};
 use super::purging::Custody;
 use super::recovery::{self, Opened};
 use super::{CLOSE_PATIENCE, Cache, eviction, upkeep};
@@ -117,11 +117,11 @@ impl Cache {
 
     /// A purge that another program has recorded in the folder comes into force here. What is returned tells it to whoever is
     /// told of this program's own.
-    pub fn purged_elsewhere(&self, sequence: PurgeSequence, scope: PurgeScope) -> BoxFuture<'static, ()> {
+    pub fn purged_elsewhere(&self, sequence: PurgeSequence, purge: Purge) -> BoxFuture<'static, ()> {
         // One that was not passed on may have taken its number.
-        self.shared.purges.apply_next(sequence.0, &scope);
+        self.shared.purges.apply_next(sequence.0, &purge);
         match self.shared.purge_listener.load_full() {
-            Some(tell) => tell(sequence, scope),
+            Some(tell) => tell(sequence, purge),
             None => Box::pin(std::future::ready(())),
         }
     }

@@ -412,6 +412,15 @@ impl Hot {
         }
     }
 
+    /// Looks at all entries.
+    pub fn for_each(&self, mut look: impl FnMut(&Entry)) {
+        for (_, standing) in self.entries.iter() {
+            if let Standing::One(slot) | Standing::Base(_, Some(slot)) = standing {
+                look(&slot.entry);
+            }
+        }
+    }
+
     /// Keeps only entries that `keep` wants kept.
     pub fn retain(&self, keep: impl Fn(&Entry) -> bool) {
         self.entries.retain(|_, standing| match standing {

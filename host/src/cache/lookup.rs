@@ -8,6 +8,7 @@ use super::entry::{Entry, EntryBody};
 use super::index::Column;
 use super::index::schema::{self, EntryRecord, StoredEntry};
 use super::key::CacheKey;
+use super::purge_table::Verdict;
 use super::shared::Shared;
 use super::vary::VariantKey;
 use super::{Absent, Asked, Found, Tier};
@@ -37,10 +38,13 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<F
         };
         let Some(stored) = stored else { continue };
         let Some(entry) = revive(shared, asked.key, variant, stored).await else { continue };
-        if shared.is_purged(&entry, Some(asked.request_path)) {
-            shared.forget(&entry);
-            continue;
-        }
+        let entry = match shared.judge(&entry, Some(asked.request_path)) {
+            Verdict::Gone => {
+                shared.forget(&entry);
+                continue;
+            }
+            verdict => shared.as_judged(&entry, verdict),
+        };
         if shared.forgotten.load(Ordering::Acquire) == forgotten {
             shared.hot.insert(&entry, &base.field_sets, true);
             // Counts the use, and gives way to what came meanwhile.

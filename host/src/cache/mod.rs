@@ -14,19 +14,25 @@ mod eviction;
 pub mod fill;
 pub mod freshness;
 mod front;
+pub mod glob;
 pub mod groups;
 mod handover;
 mod hot;
 pub mod index;
 pub mod key;
 mod lookup;
+mod purge_crowd;
+mod purge_table;
 pub mod purges;
 mod purging;
 mod recovery;
 mod runs;
 mod shared;
+mod soft;
 pub mod storable;
 pub mod store;
+pub mod survey;
+pub mod tags;
 pub mod targeted;
 mod upkeep;
 pub mod validation;
@@ -53,7 +59,8 @@ use error::CacheError;
 use fill::{Flights, Join, Writer};
 use index::Column;
 use key::CacheKey;
-use purges::{PurgeScope, PurgeSequence};
+use purge_table::Verdict;
+use purges::{Purge, PurgeMode, PurgeScope, PurgeSequence};
 use recovery::Opened;
 use shared::Shared;
 
@@ -164,7 +171,7 @@ impl Cache {
     /// Whether memory knows of entries for this key, whatever request fields select them: after a miss, it is a miss of the
     /// variant only.
     pub fn knows(&self, asked: &Asked<'_>) -> bool {
-        self.shared.hot.knows(asked.key, |slot| self.shared.is_slot_purged(slot, asked.request_path))
+        self.shared.hot.knows(asked.key, |slot| self.shared.judge_slot(slot, asked.request_path) == Verdict::Gone)
     }
 
     /// The index on disk; what is found goes to the memory tier. Block cache first, then the blocking pool.
@@ -234,20 +241,31 @@ impl Cache {
     /// Purges. In force for lookups and fills, and safe against a kill -9, when it returns. Where another program has the folder,
     /// that is so in both.
     pub async fn purge(&self, scope: PurgeScope) -> Result<PurgeSequence, CacheError> {
-        self.shared.metrics.purges.inc();
-        self.purge_with(scope, true).await
+        self.purge_all(vec![scope], PurgeMode::Hard).await
+    }
+
+    /// The same for many at once, for the price of one; the sequence is that of the last. Some may be in force a moment before the
+    /// others.
+    pub async fn purge_all(&self, scopes: Vec<PurgeScope>, mode: PurgeMode) -> Result<PurgeSequence, CacheError> {
+        self.shared.metrics.purges.inc_by(scopes.len() as u64);
+        self.purge_with(scopes.into_iter().map(|scope| Purge { scope, mode }).collect(), true).await
     }
 
     /// Invalidates after an unsafe request (RFC 9111 section 4.4): a purge that survives a kill -9 but not the loss of power,
     /// since a disk that is synced for every POST would let clients hold everybody's.
     pub async fn invalidate(&self, scope: PurgeScope) -> Result<PurgeSequence, CacheError> {
-        self.purge_with(scope, false).await
+        self.purge_with(vec![scope.into()], false).await
     }
 
-    async fn purge_with(&self, scope: PurgeScope, synced: bool) -> Result<PurgeSequence, CacheError> {
+    /// Purges for another program that has given the folder over.
+    pub async fn purge_for_other(&self, purge: Purge, synced: bool) -> Result<PurgeSequence, CacheError> {
+        self.purge_with(vec![purge], synced).await
+    }
+
+    async fn purge_with(&self, purges: Vec<Purge>, synced: bool) -> Result<PurgeSequence, CacheError> {
         let (shared, task) = (self.shared.clone(), self.shared.tracker.clone());
         // A task of its own: a caller who leaves does not leave half a purge.
-        let purge = task.spawn(async move { purging::purge(&shared, scope, synced).await });
+        let purge = task.spawn(async move { purging::purge(&shared, purges, synced).await });
         purge.await.unwrap_or_else(|error| Err(CacheError::PurgeNotRecorded(error.to_string())))
     }
 
@@ -268,6 +286,7 @@ impl Cache {
             entries: disk.as_ref().map_or(0, |disk| disk.index.estimate(Column::Recency)),
             fills: shared.fills.load(Ordering::Relaxed),
             purge_sequence: shared.purges.newest(),
+            purges_remembered: shared.purges.records(),
             disk_error: shared.disk_state.lock().error.clone(),
         }
     }
@@ -329,6 +348,8 @@ pub struct Stats {
     pub fills: u64,
     /// Newest purge.
     pub purge_sequence: u64,
+    /// Purges that are held against what is looked up, until all that they hit is gone from the disk.
+    pub purges_remembered: u64,
     /// Why the disk is out of use, if it is.
     pub disk_error: Option<String>,
 }

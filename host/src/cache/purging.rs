@@ -1,4 +1,4 @@
-//! A purge is carried out: recorded here, or by the program that has the folder now.
+//! Purges are carried out: recorded here, or by the program that has the folder now.
 //!
 //! While the folder passes to another program a purge waits until it is settled who has it. Afterwards the other one records what
 //! is purged here, under a number of its own, and tells everybody who still answers, this program included. Where it cannot be
@@ -7,15 +7,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::CacheError;
-use super::purges::{PurgeRecorder, PurgeScope, PurgeSequence};
+use super::purge_table::MOST_GLOBS;
+use super::purges::{Purge, PurgeMode, PurgeRecorder, PurgeScope, PurgeSequence};
 use super::shared::Shared;
+use super::upkeep;
 
 /// How long a purge waits while the folder passes to another program, which takes a fraction of a second where nothing is wrong.
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+/// Purges that another program is told of at once.
+const TOLD_AT_ONCE: usize = 32;
+/// Purges whose entries are not yet gone from the disk; each has a record in the index. What clients invalidate is not refused.
+const MOST_WAITING: u64 = 2_000_000;
 
 /// Who has the folder, and records purges there.
 pub(super) enum Custody {
@@ -27,27 +34,27 @@ pub(super) enum Custody {
     Elsewhere(Arc<PurgeRecorder>),
 }
 
-/// Purges: in force, recorded and told when this returns.
-pub(super) async fn purge(shared: &Arc<Shared>, scope: PurgeScope, synced: bool) -> Result<PurgeSequence, CacheError> {
+/// Purges: in force, recorded and told when this returns. The number is that of the last.
+pub(super) async fn purge(shared: &Arc<Shared>, purges: Vec<Purge>, synced: bool) -> Result<PurgeSequence, CacheError> {
     let mut custody = shared.custody.subscribe();
     let deadline = Instant::now() + SETTLED_WITHIN;
     let reason = loop {
         let turn = shared.purging.lock().await;
         if matches!(*custody.borrow_and_update(), Custody::Here) {
-            return record(shared, scope, synced).await;
+            return record(shared, purges, synced).await;
         }
         // Whoever hands over or takes back needs the turn.
         drop(turn);
         match settled(&mut custody, deadline).await {
             Settled::Here => {}
-            Settled::Elsewhere(recorder) => match recorder(scope.clone(), synced).await {
+            Settled::Elsewhere(recorder) => match ask(&recorder, &purges, synced).await {
                 Ok(sequence) => return Ok(sequence),
                 Err(reason) => break reason,
             },
             Settled::NotInTime => break "it does not serve yet".to_owned(),
         }
     };
-    shared.purges.apply_next(0, &scope);
+    purges.iter().for_each(|purge| shared.purges.apply_next(0, purge));
     Err(CacheError::PurgeNotPassedOn(reason))
 }
 
@@ -69,14 +76,31 @@ async fn settled(custody: &mut watch::Receiver<Custody>, deadline: Instant) -> S
     }
 }
 
+/// Asks the program that has the folder for all of them.
+async fn ask(recorder: &PurgeRecorder, purges: &[Purge], synced: bool) -> Result<PurgeSequence, String> {
+    let asked = stream::iter(purges.to_vec()).map(|purge| recorder(purge, synced));
+    let mut answers = asked.buffer_unordered(TOLD_AT_ONCE);
+    let mut last = PurgeSequence(0);
+    let mut failed = None;
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(sequence) => last = last.max(sequence),
+            Err(reason) => failed = Some(reason),
+        }
+    }
+    failed.map_or(Ok(last), Err)
+}
+
 /// Purges where this program has the folder. The caller holds the turn.
-async fn record(shared: &Arc<Shared>, scope: PurgeScope, synced: bool) -> Result<PurgeSequence, CacheError> {
-    let sequence = shared.purges.newest() + 1;
+async fn record(shared: &Arc<Shared>, purges: Vec<Purge>, synced: bool) -> Result<PurgeSequence, CacheError> {
+    make_room(shared, &purges, synced).await?;
+    let purges: Arc<[Purge]> = purges.into();
+    let first = shared.purges.newest() + 1;
     let recorded = match shared.disk.load_full() {
         Some(disk) => {
-            let (shared, scope) = (Arc::clone(shared), scope.clone());
+            let (shared, purges) = (Arc::clone(shared), Arc::clone(&purges));
             let record = move || {
-                let recorded = disk.record_purge(sequence, &scope, synced);
+                let recorded = disk.record_purges(first, &purges, synced);
                 let error = recorded.as_ref().err().map(ToString::to_string);
                 shared.written(recorded);
                 error
@@ -90,13 +114,46 @@ async fn record(shared: &Arc<Shared>, scope: PurgeScope, synced: bool) -> Result
         }
     };
     // In force here and now in any case.
-    shared.purges.apply(sequence, &scope);
-    shared.sweeps.lock().push(scope.clone());
+    let mut last = first - 1;
+    for purge in &*purges {
+        last += 1;
+        shared.purges.apply(last, purge);
+    }
+    note_for_sweeps(shared, &purges);
     if let Some(tell) = shared.purge_listener.load_full() {
-        tell(PurgeSequence(sequence), scope).await;
+        let numbered: Vec<_> = (first..).map(PurgeSequence).zip(purges.iter().cloned()).collect();
+        let told = stream::iter(numbered).map(|(sequence, purge)| tell(sequence, purge));
+        told.buffer_unordered(TOLD_AT_ONCE).collect::<()>().await;
     }
     match recorded {
-        None => Ok(PurgeSequence(sequence)),
+        None => Ok(PurgeSequence(last)),
         Some(reason) => Err(CacheError::PurgeNotRecorded(reason)),
     }
+}
+
+/// What is to be removed from the disk. What is stale stays there; patterns are applied to it, so that they need not be
+/// remembered.
+fn note_for_sweeps(shared: &Shared, purges: &[Purge]) {
+    let wanted = |purge: &&Purge| purge.mode == PurgeMode::Hard || matches!(purge.scope, PurgeScope::Glob { .. });
+    let mut sweeps = shared.sweeps.lock();
+    if sweeps.len() < upkeep::MAX_SWEEPS {
+        sweeps.extend(purges.iter().filter(wanted).map(|purge| purge.scope.clone()));
+    }
+}
+
+async fn make_room(shared: &Arc<Shared>, purges: &[Purge], synced: bool) -> Result<(), CacheError> {
+    if synced && shared.purges.records() + purges.len() as u64 > MOST_WAITING {
+        return Err(CacheError::TooManyPurges("what was purged before is still being removed from the disk"));
+    }
+    let globs = purges.iter().filter(|purge| matches!(purge.scope, PurgeScope::Glob { .. })).count() as u64;
+    if globs > MOST_GLOBS {
+        return Err(CacheError::TooManyPurges("at most 256 patterns at a time"));
+    }
+    if shared.purges.room_for_globs() < globs {
+        upkeep::drop_globs(shared).await;
+        if shared.purges.room_for_globs() < globs {
+            return Err(CacheError::TooManyPurges("256 patterns are still being applied to what is on disk"));
+        }
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{BodyParts, Fill, SlicedBody};
-use super::disk::{Committed, Disk, DiskError};
+use super::disk::{CHUNK, Committed, Disk, DiskError};
 use super::disk_use::DiskState;
 use super::entry::{Entry, EntryBody, EntryHead, SLICE_BYTES};
 use super::fill::Flights;
@@ -23,7 +23,8 @@ use super::hot::{Hot, Slot};
 use super::index::schema::{self, SliceRecord};
 use super::index::{self, Column, IndexError, Probe};
 use super::key::CacheKey;
-use super::purges::{PurgeListener, PurgeScope, PurgeTable};
+use super::purge_table::{PurgeTable, Verdict};
+use super::purges::{PurgeListener, PurgeScope};
 use super::purging::Custody;
 use super::runs::Runs;
 use super::vary::{VariantKey, VaryFields};
@@ -148,39 +149,55 @@ impl Shared {
 
     // Purges.
 
-    /// Whether a purge hits an entry that is asked for by this path.
+    /// Whether an entry that is asked for by this path is gone.
     pub fn is_purged(&self, entry: &Entry, asked_path: Option<&str>) -> bool {
-        self.purges.hits(&entry.marks(asked_path), entry.head.sequence.0)
+        self.judge(entry, asked_path) == Verdict::Gone
     }
 
-    /// The same for an entry in memory, in nearly all cases with one load and a comparison or two.
-    pub fn is_slot_purged(&self, slot: &Slot, asked_path: &str) -> bool {
+    /// What purges say of an entry that is asked for by this path.
+    pub fn judge(&self, entry: &Entry, asked_path: Option<&str>) -> Verdict {
+        self.purges.judge(&entry.marks(asked_path), entry.head.sequence.0)
+    }
+
+    /// The same for an entry in memory, in nearly all cases with one load and a comparison or two. One that is as stale as it is to
+    /// be counts as untouched.
+    pub fn judge_slot(&self, slot: &Slot, asked_path: &str) -> Verdict {
         let newest = self.purges.newest();
         let entry = &slot.entry;
         if newest <= entry.head.sequence.0 {
-            return false;
+            return Verdict::Untouched;
         }
         let own_name = asked_path == entry.head.request_path || asked_path == entry.key.path();
         if own_name && newest <= slot.clean.load(Ordering::Acquire) {
-            return false;
+            return Verdict::Untouched;
         }
-        let purged = self.is_purged(entry, Some(asked_path));
-        if !purged {
-            slot.clean.fetch_max(newest, Ordering::AcqRel);
+        match self.judge(entry, Some(asked_path)) {
+            Verdict::Gone => return Verdict::Gone,
+            Verdict::Stale(at) if self.shortened(&entry.head, at).is_some() => return Verdict::Stale(at),
+            Verdict::Stale(_) | Verdict::Untouched => {}
         }
-        purged
+        slot.clean.fetch_max(newest, Ordering::AcqRel);
+        Verdict::Untouched
     }
 
     /// Puts the purges in force that are written down.
     pub fn apply_recorded_purges(&self, disk: &Disk) -> Result<(), IndexError> {
         let newest = index::number(&*disk.index, schema::META_SEQUENCE)?;
-        for (key, record) in disk.index.scan(Column::Purges, &[], None, usize::MAX)? {
-            let sequence = key.as_slice().try_into().map(u64::from_be_bytes);
-            match (sequence, schema::decode_purge(&record)) {
-                (Ok(sequence), Some(scope)) => self.purges.apply(sequence, &scope),
-                // What it purged is not known any more: then it was everything.
-                (Ok(sequence), None) => self.purges.apply(sequence, &PurgeScope::All),
-                (Err(_), _) => {}
+        let mut from = Vec::new();
+        loop {
+            let records = disk.index.scan(Column::Purges, &from, None, CHUNK)?;
+            for (key, record) in &records {
+                let Ok(sequence) = key.as_slice().try_into().map(u64::from_be_bytes) else { continue };
+                // What it purged may not be known any more: then it was everything.
+                let purge = schema::decode_purge(record).unwrap_or_else(|| PurgeScope::All.into());
+                self.purges.apply(sequence, &purge);
+                if matches!(purge.scope, PurgeScope::Glob { .. }) {
+                    self.sweeps.lock().push(purge.scope);
+                }
+            }
+            match records.into_iter().last() {
+                Some((last, _)) => from = [last.as_slice(), &[0]].concat(),
+                None => break,
             }
         }
         self.purges.advance(newest.unsigned_abs());
@@ -200,8 +217,10 @@ impl Shared {
             key,
             |set| VariantKey::of(set, headers),
             |slot, alone| {
-                if self.is_slot_purged(slot, request_path) {
-                    return None;
+                match self.judge_slot(slot, request_path) {
+                    Verdict::Untouched => {}
+                    Verdict::Gone => return None,
+                    Verdict::Stale(at) => return Some(self.stale_in_memory(&slot.entry, at)),
                 }
                 self.note_use(slot, untold + 1);
                 if alone {
@@ -220,8 +239,12 @@ impl Shared {
                     Some((of, variant)) if of == set => variant,
                     _ => VariantKey::of(set, headers),
                 };
-                if variant == entry.variant && !self.is_purged(entry, Some(request_path)) {
-                    return Some(entry.clone());
+                // Of what purges said before the floor nothing is known any more.
+                if variant == entry.variant && !self.purges.is_before_floor(entry.head.sequence.0) {
+                    match self.judge(entry, Some(request_path)) {
+                        Verdict::Gone => {}
+                        verdict => return Some(self.as_judged(entry, verdict)),
+                    }
                 }
                 wanted = Some((set, variant));
             }
@@ -331,8 +354,13 @@ impl Shared {
                     .then_some(())
             },
         );
-        if newer.is_none() {
+        let too_old = || self.purges.is_before_floor(entry.head.sequence.0);
+        if newer.is_none() && !too_old() {
             self.hot.insert(entry, &[], false);
+            // Purges may have been forgotten in this moment.
+            if too_old() {
+                self.hot.remove(&entry.key, &entry.variant, entry.id);
+            }
         }
     }
 
@@ -537,10 +565,12 @@ impl Shared {
             EntryBody::Inline(_) => None,
         };
         let doomed = body.is_some_and(|body| body.doomed.load(Ordering::Acquire));
-        if doomed || self.is_purged(entry, None) || self.purges.is_before_floor(entry.head.sequence.0) {
+        let verdict = self.judge(entry, None);
+        if doomed || verdict == Verdict::Gone || self.purges.is_before_floor(entry.head.sequence.0) {
             return false;
         }
-        match self.written(disk.commit(entry, self.clock.now().as_secs())) {
+        let judged = self.as_judged(entry, verdict);
+        match self.written(disk.commit(&judged, self.clock.now().as_secs())) {
             Some(Committed::Yes { replaced, crowded_out }) => {
                 if let Some(body) = body {
                     body.committed.store(true, Ordering::Release);

@@ -356,6 +356,7 @@ pub fn fields_withheld(response: &HeaderMap) -> HeaderMap {
     for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE, targeted::OWN] {
         withheld.remove(name);
     }
+    super::tags::strip(&mut withheld);
     hop_by_hop::strip(&mut withheld);
     withheld
 }

@@ -9,10 +9,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::{CHUNK, Disk, DiskError};
+use super::entry::Entry;
 use super::eviction;
+use super::glob::Glob;
 use super::index::schema::{self, EntryRecord, StoredEntry};
 use super::index::{Change, Column, after_prefix};
-use super::purges::{Marks, PurgeScope};
+use super::key;
+use super::purge_table::{Marks, Verdict};
+use super::purges::PurgeScope;
 use super::recovery;
 use super::shared::Shared;
 
@@ -22,6 +26,10 @@ const ROUND: Duration = Duration::from_secs(1);
 const FLUSH_ROUNDS: u64 = 5;
 /// So many purges are remembered; past that all entries are judged once and the purges forgotten.
 pub(super) const MAX_PURGES: u64 = 100_000;
+/// Scopes that wait to be swept; more are swept when there are too many purges to remember.
+pub(super) const MAX_SWEEPS: usize = 100_000;
+/// Records that are judged in one go.
+const PART: usize = CHUNK / 4;
 /// Between parts of a sweep: it must not be felt.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 
@@ -93,42 +101,93 @@ async fn sweep_all(shared: Weak<Shared>, cancel: CancellationToken) {
         }
         let Some(strong) = shared.upgrade() else { return };
         let scopes = std::mem::take(&mut *strong.sweeps.lock());
-        let too_many = strong.purges.records() > MAX_PURGES;
+        let too_many = strong.purges.records() > MAX_PURGES || strong.purges.is_full();
         let newest = strong.purges.newest();
         drop(strong);
         if too_many {
-            if sweep(&shared, &cancel, &[], None).await {
-                forget_purges(&shared, newest).await;
-            }
+            forget_all(&shared, &cancel, newest).await;
             continue;
         }
-        let mut ranges: Vec<Vec<u8>> = scopes.iter().map(range_of).collect();
-        ranges.sort();
-        ranges.dedup_by(|next, before| next.starts_with(before));
-        for start in ranges {
+        let (globs, others): (Vec<_>, Vec<_>) =
+            scopes.into_iter().partition(|scope| matches!(scope, PurgeScope::Glob { .. }));
+        for start in outermost(others.iter().map(range_of).collect()) {
             let end = after_prefix(&start);
-            sweep(&shared, &cancel, &start, end.as_deref()).await;
+            sweep(&shared, &cancel, &start, end.as_deref(), Soft::Stays).await;
+        }
+        for start in outermost(globs.iter().map(range_of).collect()) {
+            let end = after_prefix(&start);
+            if sweep(&shared, &cancel, &start, end.as_deref(), Soft::IsWrittenDown).await
+                && let Some(shared) = shared.upgrade()
+                && let Some(host) = start.strip_suffix(&[0]).and_then(|host| std::str::from_utf8(host).ok())
+            {
+                shared.purges.globs_applied(host, newest);
+            }
         }
     }
 }
 
+/// Judges everything on disk, and forgets the purges up to `newest`.
+pub(super) async fn forget_all(shared: &Weak<Shared>, cancel: &CancellationToken, newest: u64) {
+    if sweep(shared, cancel, &[], None, Soft::IsWrittenDown).await {
+        forget_purges(shared, newest).await;
+    }
+}
+
+/// The ranges that lie in no other.
+fn outermost(mut ranges: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    ranges.sort();
+    ranges.dedup_by(|next, before| next.starts_with(before));
+    ranges
+}
+
+/// What a sweep does with what a soft purge hits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Soft {
+    /// It is judged when it is looked up.
+    Stays,
+    /// It will be stale by itself: the purge is about to be forgotten.
+    IsWrittenDown,
+}
+
 /// What the keys begin with that a purge may hit. Entries that it hits by another name than their key's are found when they
-/// are looked up, or evicted.
+/// are looked up, or evicted; with a pattern all of the host is looked at, since that is what lets it be forgotten.
 fn range_of(scope: &PurgeScope) -> Vec<u8> {
     match scope {
-        PurgeScope::All => Vec::new(),
-        PurgeScope::Host { host } | PurgeScope::Tag { host, .. } => [host.as_bytes(), &[0]].concat(),
-        PurgeScope::Prefix { host, prefix } => [host.as_bytes(), &[0], prefix.as_bytes()].concat(),
-        PurgeScope::Path { host, path } => [host.as_bytes(), &[0], path.as_bytes(), &[0]].concat(),
+        PurgeScope::All | PurgeScope::TagEverywhere { .. } => Vec::new(),
+        PurgeScope::Host { host } | PurgeScope::Tag { host, .. } | PurgeScope::Glob { host, .. } => {
+            key::host_range(host)
+        }
+        PurgeScope::Prefix { host, prefix } => key::prefix_range(host, prefix),
+        PurgeScope::Path { host, path } => key::path_range(host, path),
+    }
+}
+
+/// The same for counting: with a pattern, what it begins with.
+pub(super) fn narrow_range_of(scope: &PurgeScope) -> Vec<u8> {
+    match scope {
+        PurgeScope::Glob { host, glob } => {
+            key::prefix_range(host, &Glob::parse(glob).map(|glob| glob.prefix()).unwrap_or_default())
+        }
+        scope => range_of(scope),
     }
 }
 
 /// Judges all entries of a range. Returns whether it came to the end.
-async fn sweep(shared: &Weak<Shared>, cancel: &CancellationToken, start: &[u8], end: Option<&[u8]>) -> bool {
+async fn sweep(
+    shared: &Weak<Shared>,
+    cancel: &CancellationToken,
+    start: &[u8],
+    end: Option<&[u8]>,
+    soft: Soft,
+) -> bool {
     let mut from = start.to_vec();
     loop {
+        if shared.upgrade().is_some_and(|shared| shared.disk.load().is_none()) {
+            // Nothing is kept but in memory.
+            return !cancel.is_cancelled();
+        }
         let end = end.map(<[u8]>::to_vec);
-        let part = move |shared: &Arc<Shared>| sweep_part(shared, &from, end.as_deref());
+        let part = move |shared: &Arc<Shared>| sweep_part(shared, &from, end.as_deref(), soft);
         match blocking(shared, part).await.flatten() {
             Some(Some(next)) => from = next,
             Some(None) => return true,
@@ -142,44 +201,48 @@ async fn sweep(shared: &Weak<Shared>, cancel: &CancellationToken, start: &[u8], 
 }
 
 /// None: the disk failed. Some(None): that was the end.
-fn sweep_part(shared: &Arc<Shared>, from: &[u8], end: Option<&[u8]>) -> Option<Option<Vec<u8>>> {
+fn sweep_part(shared: &Arc<Shared>, from: &[u8], end: Option<&[u8]>, soft: Soft) -> Option<Option<Vec<u8>>> {
     let disk = shared.disk.load_full()?;
-    let records = shared.counted(disk.index.scan(Column::Entries, from, end, CHUNK / 4).map_err(DiskError::from))?;
+    let records = shared.counted(disk.index.scan(Column::Entries, from, end, PART).map_err(DiskError::from))?;
     for (full_key, value) in &records {
         match EntryRecord::decode(value) {
-            Some(EntryRecord { entry: Some(entry), .. }) if is_purged(shared, full_key, &entry) => {
-                shared.remove_from_disk(full_key, entry.id);
+            Some(EntryRecord { entry: Some(entry), .. }) => {
+                match shared.purges.judge(&marks_of(full_key, &entry), entry.head.sequence.0) {
+                    Verdict::Gone => shared.remove_from_disk(full_key, entry.id),
+                    Verdict::Stale(at) if soft == Soft::IsWrittenDown => {
+                        if let Some(lifetime) = shared.shortened(&entry.head, at) {
+                            shared.written(disk.shorten(full_key, &entry, lifetime))?;
+                        }
+                    }
+                    Verdict::Stale(_) | Verdict::Untouched => {}
+                }
             }
-            Some(_) => {}
+            Some(EntryRecord { entry: None, .. }) => {}
             None => {
                 shared.metrics.cache_corruptions.inc();
                 shared.counted(disk.drop_record(full_key));
             }
         }
     }
-    let more = records.len() == CHUNK / 4;
+    let more = records.len() == PART;
     Some(records.last().filter(|_| more).map(|(last, _)| [last.as_slice(), &[0]].concat()))
 }
 
-fn is_purged(shared: &Shared, full_key: &[u8], entry: &StoredEntry) -> bool {
+/// What purges may hit an entry of the index by.
+pub(super) fn marks_of<'a>(full_key: &'a [u8], entry: &'a StoredEntry) -> Marks<'a> {
     let mut parts = full_key.get(..entry.key_length as usize).unwrap_or(full_key).split(|byte| *byte == 0);
     let host = parts.next().and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
     let path = parts.next().and_then(|path| std::str::from_utf8(path).ok());
     let head = &entry.head;
     let paths = [path, Some(head.request_path.as_str()), head.origin_path.as_deref(), None];
-    shared.purges.hits(&Marks { host, paths, tags: &head.tags }, head.sequence.0)
+    Marks { host, paths, tags: &head.tags }
 }
 
 /// Forgets purges up to `sequence`, whose entries are gone from the disk by now.
 async fn forget_purges(shared: &Weak<Shared>, sequence: u64) {
     let work = move |shared: &Arc<Shared>| {
+        forget_in_memory(shared, || shared.purges.forget(sequence));
         let Some(disk) = shared.disk.load_full() else { return };
-        shared.hot.retain(|entry| !shared.is_purged(entry, None));
-        // What was asked for before and is not kept yet must not be kept any more, and what was read from disk before the
-        // sweep must not come into memory.
-        shared.forgotten.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
-        shared.purges.forget(sequence);
-        shared.hot.retain(|entry| !shared.is_purged(entry, None));
         while let Some(records) = shared.counted(
             disk.index.scan(Column::Purges, &[], Some(&(sequence + 1).to_be_bytes()), CHUNK).map_err(DiskError::from),
         ) {
@@ -192,6 +255,29 @@ async fn forget_purges(shared: &Weak<Shared>, sequence: u64) {
         }
     };
     blocking(shared, work).await;
+}
+
+/// Forgets purges whose entries are gone from the disk, or stale there by themselves. The same goes for what is in memory first.
+fn forget_in_memory<T>(shared: &Shared, forget: impl FnOnce() -> T) -> T {
+    let untouched = |entry: &Entry| shared.judge(entry, None) == Verdict::Untouched;
+    shared.hot.retain(untouched);
+    // What was asked for before and is not kept yet must not be kept any more, and what was read from disk before the
+    // sweep must not come into memory.
+    shared.forgotten.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+    let forgotten = forget();
+    shared.hot.retain(untouched);
+    forgotten
+}
+
+/// Forgets patterns that are applied to all that is kept, so that there is room for others.
+pub(super) async fn drop_globs(shared: &Arc<Shared>) {
+    let work = |shared: &Arc<Shared>| {
+        let dropped = forget_in_memory(shared, || shared.purges.drop_applied_globs());
+        let Some(disk) = shared.disk.load_full() else { return };
+        let key = |sequence: u64| Change::Delete(Column::Purges, sequence.to_be_bytes().to_vec());
+        shared.written(disk.index.write(dropped.into_iter().map(key).collect(), false).map_err(DiskError::from));
+    };
+    blocking(&Arc::downgrade(shared), work).await;
 }
 
 /// Collects what earlier processes left behind: bodies whose entry is gone, discarded folders.

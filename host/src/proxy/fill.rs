@@ -291,6 +291,7 @@ impl Fill {
                 // This client gets it as the origin and the policy have it now: `private` of the 304 included.
                 let mut headers = merged.headers;
                 headers.remove(targeted::OWN);
+                crate::cache::tags::strip(&mut headers);
                 let head = EntryHead { status: merged.status, headers, timing, ..entry.head.clone() };
                 Arc::new(entry.with_head(head))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::decide;
 use super::steps::Carried;
@@ -15,6 +15,7 @@ use crate::cache::fill::{Lead, Writer};
 use crate::cache::groups;
 use crate::cache::key::CacheKey;
 use crate::cache::storable::{self, NotStorable, Rules, Storable};
+use crate::cache::tags;
 use crate::cache::targeted;
 use crate::cache::vary::{Vary, VaryFields};
 use crate::origin::OriginKind;
@@ -22,13 +23,6 @@ use crate::semantics::cdn_loop::CDN_LOOP;
 
 /// How long a key whose response may not be kept is remembered, so that requests for it do not wait for each other.
 const HIT_FOR_MISS: Duration = Duration::from_secs(60);
-
-/// Tags that an entry collects over its revalidations.
-const TAGS_MAX: usize = 512;
-
-/// Fields that carry tags of the origin: Surrogate-Key (space), Cache-Tag (comma).
-const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
-const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 
 /// Keeps what comes; none when a purge came in between, so that the response is this client's alone.
 pub fn keep(
@@ -111,9 +105,10 @@ pub fn to_keep(headers: &HeaderMap) -> HeaderMap {
 /// The fields to keep for what a 304 freshens: with what the origin says to us alone, since a 304 need not repeat it.
 pub fn to_keep_as_sent(headers: &HeaderMap) -> HeaderMap {
     let mut kept = storable::headers_to_keep(headers);
-    for name in [AGE, CONTENT_LENGTH, SURROGATE_KEY, CACHE_TAG] {
+    for name in [AGE, CONTENT_LENGTH] {
         kept.remove(name);
     }
+    tags::strip(&mut kept);
     kept
 }
 
@@ -133,7 +128,7 @@ pub fn group_scope(carried: &Carried) -> groups::Scope {
 /// Tags of an entry after a 304: those it had and those it was given anew. A 304 need not repeat the origin's tags, and one purge
 /// too many is better than one that misses; only when they keep changing do the old ones go.
 pub fn tags_after(had: Vec<String>, given: Vec<String>) -> Vec<String> {
-    if had.len() + given.len() > TAGS_MAX && !given.is_empty() {
+    if had.len() + given.len() > tags::TAGS_MOST && !given.is_empty() {
         return given;
     }
     let mut tags = had;
@@ -143,17 +138,17 @@ pub fn tags_after(had: Vec<String>, given: Vec<String>) -> Vec<String> {
     tags
 }
 
-/// Tags of the policy, and of the origin's Surrogate-Key, Cache-Tag and Cache-Groups.
+/// Tags of the policy, of the origin's fields (`cache::tags`), and the groups that it names.
 pub fn tags(carried: &Carried, headers: &HeaderMap) -> Vec<String> {
-    let mut tags = carried.exchange.store.tags.clone();
-    tags.extend(groups::tags(headers, group_scope(carried)));
-    for (name, separator) in [(SURROGATE_KEY, ' '), (CACHE_TAG, ',')] {
-        for value in headers.get_all(name) {
-            let Ok(text) = value.to_str() else { continue };
-            tags.extend(text.split(separator).map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned));
-        }
+    let tags = tags::of(&carried.exchange.store.tags, headers);
+    if tags.left_out > 0 {
+        carried.proxy.metrics.cache_tags_left_out.inc_by(tags.left_out);
+        let (host, path) = (&carried.site.host.settings.name, carried.exchange.request.path());
+        tracing::debug!(%host, path, left_out = tags.left_out, "too many tags, or too long ones");
     }
-    tags.sort_unstable();
-    tags.dedup();
-    tags
+    let mut kept = tags.kept;
+    kept.extend(groups::tags(headers, group_scope(carried)));
+    kept.sort_unstable();
+    kept.dedup();
+    kept
 }

@@ -16,7 +16,7 @@ use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Upload};
 use crate::cache::entry::AsSent;
 use crate::cache::storable;
-use crate::cache::targeted;
+use crate::cache::{tags, targeted};
 use crate::origin::{BodyStream, OriginError, OriginResponse, RequestBody};
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
@@ -141,6 +141,7 @@ pub(super) fn passed_on(
 ) -> Early {
     let OriginResponse { status, mut headers, length, body, .. } = response;
     headers.remove(targeted::OWN);
+    tags::strip(&mut headers);
     let source = Source::Stream { pieces: pieces(body), length };
     Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path.into()), negotiate })
 }

@@ -135,6 +135,9 @@ table! {
     cache_corruptions: Counter, "cache_corrupt_pieces", "Records and slices whose checksum did not match: each became a miss";
     cache_disk_errors: Counter, "cache_disk_errors", "Reads and writes of the cache folder that failed";
     purges: Counter, "purge_requests", "Purges carried out";
+    cache_tags_left_out: Counter, "cache_tags_left_out", "Tags of responses that are not kept: too many or too long";
+    refetched: Counter, "purge_refetched", "Entries that were fetched again after a purge that refreshes";
+    not_refetched: Counter, "purge_not_refetched", "Entries that were not: the host is gone, the policy or the origin refused, or it cannot be told how they were asked for";
     policy_calls: BusyCounter, "policy_calls", "Phase calls of policies";
     policy_failures: Family<PolicyLabels, Counter>, "policy_failures", "Failed phase calls and loads, by policy and kind";
     policy_instances: Counter, "policy_instances_created", "Instances of policies created";

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use crate::cache::purges::{PurgeScope, PurgeSequence};
+use crate::cache::purges::{PurgeMode, PurgeScope, PurgeSequence};
 
 /// The longest message: a purge of the longest path, escaped, is far shorter.
 const MESSAGE_BYTES: usize = 128 << 10;
@@ -51,6 +51,9 @@ pub(super) enum Message {
         sequence: PurgeSequence,
         /// What.
         scope: PurgeScope,
+        /// How; a version that does not know of it takes each for a hard one.
+        #[serde(default)]
+        mode: PurgeMode,
     },
     /// The old program goes by that purge too.
     Heard {
@@ -63,6 +66,9 @@ pub(super) enum Message {
         number: u64,
         /// What.
         scope: PurgeScope,
+        /// How.
+        #[serde(default)]
+        mode: PurgeMode,
         /// The record must be safe against the loss of power.
         synced: bool,
     },

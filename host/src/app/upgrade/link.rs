@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::channel::{Channel, Message};
 use crate::cache::Cache;
-use crate::cache::purges::{PurgeScope, PurgeSequence};
+use crate::cache::purges::{Purge, PurgeSequence};
 
 /// How long a purge waits for the other program to go by it too.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
@@ -77,19 +77,18 @@ impl Link {
     pub fn hear(self: &Arc<Self>, cache: &Cache, message: Message) {
         self.silent.store(false, Ordering::Relaxed);
         match message {
-            Message::Purged { sequence, scope } => {
-                let told = cache.purged_elsewhere(sequence, scope);
+            Message::Purged { sequence, scope, mode } => {
+                let told = cache.purged_elsewhere(sequence, Purge { scope, mode });
                 let link = Arc::clone(self);
                 tokio::spawn(async move {
                     told.await;
                     link.answer(&Message::Heard { sequence }).await;
                 });
             }
-            Message::Purge { number, scope, synced } => {
+            Message::Purge { number, scope, mode, synced } => {
                 let (link, cache) = (Arc::clone(self), cache.clone());
                 tokio::spawn(async move {
-                    let recorded = if synced { cache.purge(scope).await } else { cache.invalidate(scope).await };
-                    let answer = match recorded {
+                    let answer = match cache.purge_for_other(Purge { scope, mode }, synced).await {
                         Ok(sequence) => Message::Recorded { number, sequence },
                         Err(error) => Message::NotRecorded { number, reason: error.to_string() },
                     };
@@ -121,7 +120,7 @@ impl Link {
     }
 
     /// Makes the other program go by a purge that is recorded here.
-    pub async fn purged(&self, sequence: PurgeSequence, scope: PurgeScope) {
+    pub async fn purged(&self, sequence: PurgeSequence, purge: Purge) {
         let (sender, heard) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
@@ -131,7 +130,8 @@ impl Link {
             waiting.heard.insert(sequence, sender);
         }
         let exchange = async {
-            if let Err(error) = self.channel.send(&Message::Purged { sequence, scope }, &[]).await {
+            let Purge { scope, mode } = purge;
+            if let Err(error) = self.channel.send(&Message::Purged { sequence, scope, mode }, &[]).await {
                 return tracing::debug!(%error, "the other program is gone and needs no purge");
             }
             let _ = heard.await;
@@ -150,7 +150,7 @@ impl Link {
     /// # Errors
     ///
     /// Says why it was not recorded, or not as far as is known.
-    pub async fn purge(&self, scope: PurgeScope, synced: bool) -> Result<PurgeSequence, String> {
+    pub async fn purge(&self, purge: Purge, synced: bool) -> Result<PurgeSequence, String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let exchange = async {
             // Never closed.
@@ -163,7 +163,8 @@ impl Link {
                 }
                 waiting.recorded.insert(number, sender);
             }
-            let sent = self.channel.send(&Message::Purge { number, scope, synced }, &[]).await;
+            let Purge { scope, mode } = purge;
+            let sent = self.channel.send(&Message::Purge { number, scope, mode, synced }, &[]).await;
             sent.map_err(|error| format!("it cannot be told: {error}"))?;
             recorded.await.unwrap_or_else(|_| Err("it is gone".to_owned()))
         };
@@ -179,6 +180,7 @@ mod tests {
 
     use super::*;
     use crate::cache::Settings;
+    use crate::cache::purges::PurgeScope;
     use crate::clock::Clock;
     use crate::telemetry::metrics::Metrics;
 
@@ -200,13 +202,13 @@ mod tests {
         let (of_old, of_new) = ends();
         tokio::spawn(Arc::clone(&of_old).listen(old.clone()));
         tokio::spawn(Arc::clone(&of_new).listen(new.clone()));
-        old.purges_go_to(Box::new(move |scope, synced| {
+        old.purges_go_to(Box::new(move |purge, synced| {
             let link = Arc::clone(&of_old);
-            Box::pin(async move { link.purge(scope, synced).await })
+            Box::pin(async move { link.purge(purge, synced).await })
         }));
-        new.tell_purges_to(Box::new(move |sequence, scope| {
+        new.tell_purges_to(Box::new(move |sequence, purge| {
             let link = Arc::clone(&of_new);
-            Box::pin(async move { link.purged(sequence, scope).await })
+            Box::pin(async move { link.purged(sequence, purge).await })
         }));
         (old, new)
     }
@@ -249,9 +251,9 @@ mod tests {
         old.hand_over().await.unwrap();
         let (link, other) = ends();
         tokio::spawn(Arc::clone(&link).listen(old.clone()));
-        old.purges_go_to(Box::new(move |scope, synced| {
+        old.purges_go_to(Box::new(move |purge, synced| {
             let link = Arc::clone(&link);
-            Box::pin(async move { link.purge(scope, synced).await })
+            Box::pin(async move { link.purge(purge, synced).await })
         }));
         drop(other);
         let error = old.purge(path(2)).await.unwrap_err().to_string();
@@ -266,7 +268,7 @@ mod tests {
         let cache = open(folder.path());
         let (ours, theirs) = ends();
         tokio::spawn(Arc::clone(&ours).listen(cache.clone()));
-        let purged = |number: u64| ours.purged(PurgeSequence(number), path(1));
+        let purged = |number: u64| ours.purged(PurgeSequence(number), path(1).into());
         let begun = std::time::Instant::now();
         for number in 1..=10 {
             purged(number).await;
@@ -292,6 +294,6 @@ mod tests {
         let (ours, theirs) = (Arc::new(Link::over(ours)), Arc::new(Link::over(Channel::over(end).unwrap())));
         tokio::spawn(ours.listen(cache.clone()));
         tokio::spawn(Arc::clone(&theirs).listen(cache.clone()));
-        assert_eq!(theirs.purge(path(1), true).await, Ok(PurgeSequence(1)));
+        assert_eq!(theirs.purge(path(1).into(), true).await, Ok(PurgeSequence(1)));
     }
 }

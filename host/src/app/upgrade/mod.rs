@@ -182,9 +182,9 @@ impl Successor {
         drop(self.child.take());
         tokio::spawn(Arc::clone(&self.link).listen(cache.clone()));
         let link = Arc::clone(&self.link);
-        cache.purges_go_to(Box::new(move |scope, synced| {
+        cache.purges_go_to(Box::new(move |purge, synced| {
             let link = Arc::clone(&link);
-            Box::pin(async move { link.purge(scope, synced).await })
+            Box::pin(async move { link.purge(purge, synced).await })
         }));
     }
 }

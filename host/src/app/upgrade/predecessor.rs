@@ -66,9 +66,9 @@ impl Predecessor {
     pub fn share_purges(&self, cache: &Cache) {
         tokio::spawn(Arc::clone(&self.0).listen(cache.clone()));
         let link = Arc::clone(&self.0);
-        cache.tell_purges_to(Box::new(move |sequence, scope| {
+        cache.tell_purges_to(Box::new(move |sequence, purge| {
             let link = Arc::clone(&link);
-            Box::pin(async move { link.purged(sequence, scope).await })
+            Box::pin(async move { link.purged(sequence, purge).await })
         }));
     }
 

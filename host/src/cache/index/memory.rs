@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -15,12 +15,18 @@ type Columns = BTreeMap<(Column, Vec<u8>), Vec<u8>>;
 pub struct MemoryIndex {
     columns: RwLock<Columns>,
     failing: AtomicBool,
+    reads: AtomicU64,
 }
 
 impl MemoryIndex {
     /// From now on all writes fail, or no longer.
     pub fn fail_writes(&self, failing: bool) {
         self.failing.store(failing, Ordering::SeqCst);
+    }
+
+    /// Records that were looked for and scans, since it was made.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
     }
 }
 
@@ -34,10 +40,12 @@ impl Index for MemoryIndex {
     }
 
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         Ok(self.columns.read().get(&(column, key.to_vec())).cloned())
     }
 
     fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Records, IndexError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let start = Bound::Included((column, from.to_vec()));
         Ok(self
             .columns

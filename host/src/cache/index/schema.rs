@@ -9,7 +9,7 @@
 //! | slices  | id u64, slice u32 | u32 length, u16 count, so many u32: CRC-32C of each 64 KiB |
 //! | slices  | id u64, FFFFFFFF | bytes: the full key of the entry that owns the body |
 //! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 uses, u64 size, u64 id, bytes: full key |
-//! | purges  | sequence u64 | u8 kind, bytes host, bytes path, prefix or tag |
+//! | purges  | sequence u64 | u8 kind, bytes host, bytes path, prefix, glob or tag; if kind has 128 (soft) u64 milliseconds |
 //! | meta    | `sequence`, `next_id`, `bytes` | a number, i64, without CRC (it is added to by merging) |
 //!
 //! A field set is u8 count and so many names. Only the record with the empty variant, the base of a key, has field sets: they
@@ -43,7 +43,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::entry::{AsSent, EntryHead};
 use crate::cache::freshness::{Retention, Timing};
-use crate::cache::purges::{PurgeScope, PurgeSequence};
+use crate::cache::purges::{Purge, PurgeMode, PurgeScope, PurgeSequence};
 use crate::cache::vary::VaryFields;
 use crate::clock::Timestamp;
 
@@ -252,36 +252,47 @@ impl RecencyRecord {
 }
 
 /// Writes what was purged.
-pub fn encode_purge(scope: &PurgeScope) -> Vec<u8> {
-    let (kind, host, what) = match scope {
+pub fn encode_purge(purge: &Purge) -> Vec<u8> {
+    let (kind, host, what) = match &purge.scope {
         PurgeScope::All => (0, "", ""),
         PurgeScope::Host { host } => (1, host.as_str(), ""),
         PurgeScope::Path { host, path } => (2, host.as_str(), path.as_str()),
         PurgeScope::Prefix { host, prefix } => (3, host.as_str(), prefix.as_str()),
         PurgeScope::Tag { host, tag } => (4, host.as_str(), tag.as_str()),
+        PurgeScope::TagEverywhere { tag } => (5, "", tag.as_str()),
+        PurgeScope::Glob { host, glob } => (6, host.as_str(), glob.as_str()),
     };
     let mut out = Encoder::default();
-    out.u8(kind);
+    out.u8(if purge.mode == PurgeMode::Hard { kind } else { kind | SOFT });
     out.bytes(host.as_bytes());
     out.bytes(what.as_bytes());
+    if let PurgeMode::Soft { at_ms } = purge.mode {
+        out.u64(at_ms);
+    }
     out.finish()
 }
 
+/// Of the kind of a purge. Versions before it was known take such a record, as any that they cannot read, for a purge of all.
+const SOFT: u8 = 128;
+
 /// Reads what was purged.
-pub fn decode_purge(record: &[u8]) -> Option<PurgeScope> {
+pub fn decode_purge(record: &[u8]) -> Option<Purge> {
     let mut from = Decoder::checked(record)?;
     let kind = from.u8()?;
     let host = from.text()?;
     let what = from.text()?;
-    let scope = match kind {
+    let scope = match kind & !SOFT {
         0 => PurgeScope::All,
         1 => PurgeScope::Host { host },
         2 => PurgeScope::Path { host, path: what },
         3 => PurgeScope::Prefix { host, prefix: what },
         4 => PurgeScope::Tag { host, tag: what },
+        5 => PurgeScope::TagEverywhere { tag: what },
+        6 => PurgeScope::Glob { host, glob: what },
         _ => return None,
     };
-    from.end(scope)
+    let mode = if kind & SOFT == 0 { PurgeMode::Hard } else { PurgeMode::Soft { at_ms: from.u64()? } };
+    from.end(Purge { scope, mode })
 }
 
 const HAS_ENTRY: u8 = 1;

@@ -105,8 +105,13 @@ proptest! {
             PurgeScope::Path { host: host.clone(), path: what.clone() },
             PurgeScope::Prefix { host: host.clone(), prefix: what.clone() },
             PurgeScope::Tag { host: host.clone(), tag: what.clone() },
+            PurgeScope::TagEverywhere { tag: what.clone() },
+            PurgeScope::Glob { host: host.clone(), glob: what.clone() },
         ] {
-            prop_assert_eq!(decode_purge(&encode_purge(&scope)), Some(scope));
+            for mode in [PurgeMode::Hard, PurgeMode::Soft { at_ms: numbers[0] }] {
+                let purge = Purge { scope: scope.clone(), mode };
+                prop_assert_eq!(decode_purge(&encode_purge(&purge)), Some(purge));
+            }
         }
         let [last_use, size, id] = numbers;
         let used = RecencyRecord { last_use, uses: 3, size, id, full_key: what.into_bytes() };
