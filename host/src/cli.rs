@@ -6,6 +6,7 @@
 
 mod admin;
 mod print;
+mod purge;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,10 +56,10 @@ enum Command {
         #[command(flatten)]
         door: Door,
     },
-    /// Purges a path, a prefix, a tag, a host or everything.
+    /// Purges paths, prefixes, patterns, tags, a host or everything; from arguments or a list.
     Purge {
         #[command(flatten)]
-        scope: Scope,
+        purge: purge::Purge,
         #[command(flatten)]
         door: Door,
     },
@@ -86,26 +87,6 @@ enum ConfigCommand {
     Schema,
     /// Prints what is in force, defaults included, secrets hidden.
     Show,
-}
-
-/// What is purged.
-#[derive(Debug, Args)]
-struct Scope {
-    /// The host, as clients ask for it.
-    #[arg(long, required_unless_present = "all")]
-    host: Option<String>,
-    /// One path, as in URLs, with all its queries and variants.
-    #[arg(long, group = "narrow", requires = "host")]
-    path: Option<String>,
-    /// All paths that begin so.
-    #[arg(long, group = "narrow", requires = "host")]
-    prefix: Option<String>,
-    /// All that bears a tag.
-    #[arg(long, group = "narrow", requires = "host")]
-    tag: Option<String>,
-    /// Everything of all hosts.
-    #[arg(long, conflicts_with_all = ["host", "narrow"])]
-    all: bool,
 }
 
 /// How the running program is reached.
@@ -184,7 +165,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Some(Command::Purge { scope, door }) => purge(&file, &scope, &door),
+        Some(Command::Purge { purge, door }) => purge::run(&file, &purge, &door),
         Some(Command::Stats { door }) => {
             let answer = ask(&file, &door, "GET", "/stats", None)?;
             if door.json {
@@ -262,30 +243,6 @@ fn check(file: &Path, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn purge(file: &Path, scope: &Scope, door: &Door) -> Result<(), Failure> {
-    let mut body = serde_json::Map::new();
-    let fields = [("host", &scope.host), ("path", &scope.path), ("prefix", &scope.prefix), ("tag", &scope.tag)];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            body.insert(name.to_owned(), value.clone().into());
-        }
-    }
-    if scope.all {
-        body.insert("all".to_owned(), true.into());
-    }
-    let body = Value::Object(body);
-    // What the listener would refuse is refused here, in the same words.
-    if let Err(error) = proxyhost::purge::parse_request(body.to_string().as_bytes()) {
-        return Err(Failure::Mendable(vec![format!("proxyhost: {error}")]));
-    }
-    let answer = ask(file, door, "POST", "/purge", Some(&body))?;
-    match (door.json, answer.get("sequence")) {
-        (false, Some(sequence)) => say(&format!("purged (sequence {sequence})")),
-        _ => say_json(&answer),
-    }
-    Ok(())
-}
-
 fn ask(file: &Path, door: &Door, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
     let admin = Admin::find(file, door.admin, door.token.as_deref())?;
     Ok(admin.ask(method, path, body)?)
@@ -350,6 +307,9 @@ mod tests {
             "proxyhost explain a.example/x -X HEAD -H a:b -H c:d --admin 127.0.0.1:1 --token x",
             "proxyhost purge --host a --path /x",
             "proxyhost purge --host a",
+            "proxyhost purge --host a --path /x --path /y --tag z --glob /* --soft",
+            "proxyhost purge --tag z --refresh --dry-run",
+            "proxyhost purge --from - --each glob --host a",
             "proxyhost purge --all --json",
             "proxyhost stats --json",
             "proxyhost stats --token -Cx",
@@ -361,9 +321,11 @@ mod tests {
         for line in [
             "proxyhost serve",
             "proxyhost purge",
-            "proxyhost purge --path /x",
-            "proxyhost purge --host a --path /x --tag y",
+            "proxyhost purge --soft",
             "proxyhost purge --all --host a",
+            "proxyhost purge --all --soft --refresh",
+            "proxyhost purge --from list --path /x",
+            "proxyhost purge --host a --each tag",
             "proxyhost explain",
             "proxyhost explain a -H b",
             "proxyhost stats --admin here",

@@ -32,6 +32,7 @@ mod policy;
 mod policy_failures;
 mod policy_files;
 mod purge;
+mod purge_modes;
 mod range;
 mod reload;
 mod s3;

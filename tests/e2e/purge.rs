@@ -103,10 +103,10 @@ async fn the_purge_method_takes_a_path_and_the_root_takes_all() {
     for path in ["/1", "/2"] {
         host.get(path).await.expect(200, path);
     }
-    host.call("PURGE", "/1").send().await.expect(200, "");
+    host.call("PURGE", "/1").send().await.status(200);
     host.get("/1").await.cache("miss");
     host.get("/2").await.cache("hit");
-    host.call("PURGE", "/").send().await.expect(200, "");
+    host.call("PURGE", "/").send().await.status(200);
     host.get("/2").await.cache("miss");
     // Another host has no such method.
     host.call("PURGE", "/1").host("b.test").send().await.status(405);
@@ -164,7 +164,7 @@ async fn a_policy_says_who_may_purge() {
     let host = setup.start().await;
     host.get("/1").await.expect(200, "/1");
     host.get("/1").await.cache("hit");
-    host.call("PURGE", "/1").send().await.expect(200, "");
+    host.call("PURGE", "/1").send().await.status(200);
     host.get("/1").await.cache("miss");
     host.call("PURGE", "/1").host("b.test").send().await.status(403);
 }

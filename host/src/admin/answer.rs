@@ -16,8 +16,11 @@ use super::auth::authorized;
 use super::{Control, NotDone, Settings, Token};
 use crate::telemetry::metrics;
 
-/// The longest body: a purge names one thing.
+/// The longest body.
 const BODY_BYTES: usize = 64 << 10;
+
+/// The longest body of a purge, which may bring a list.
+const PURGE_BYTES: usize = 4 << 20;
 
 /// Time for a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,25 +140,29 @@ impl<C: Control> Admin<C> {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let body = match read(request.into_body(), self.body_timeout).await {
+        let body = match read(request.into_body(), PURGE_BYTES, self.body_timeout).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        let scope = match crate::purge::parse_request(&body) {
-            Ok(scope) => scope,
+        let order = match crate::purge::parse_request(&body) {
+            Ok(order) => order,
             Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
         };
-        match self.control.purge(scope.clone()).await {
-            Ok(sequence) => {
-                tracing::info!(%peer, sequence, ?scope, "purged");
-                answer(StatusCode::OK, &json!({ "sequence": sequence }))
+        // A list would fill the log.
+        let (first, scopes, action) = (order.scopes.first().cloned(), order.scopes.len(), order.action);
+        match self.control.purge(order.clone()).await {
+            Ok(done) => {
+                if !order.dry_run {
+                    tracing::info!(%peer, sequence = done.sequence.0, ?first, scopes, ?action, "purged");
+                }
+                answer(StatusCode::OK, &done.json(&order))
             }
             Err(NotDone::Failed(error)) => {
-                tracing::error!(%peer, error, ?scope, "cannot purge");
+                tracing::error!(%peer, error, ?first, scopes, "cannot purge");
                 failure(StatusCode::INTERNAL_SERVER_ERROR, &error)
             }
             Err(NotDone::NotNow(error)) => {
-                tracing::warn!(%peer, error, ?scope, "cannot purge");
+                tracing::warn!(%peer, error, ?first, scopes, "cannot purge");
                 failure(StatusCode::SERVICE_UNAVAILABLE, &error)
             }
         }
@@ -179,7 +186,7 @@ impl<C: Control> Admin<C> {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let body = match read(request.into_body(), BODY_TIMEOUT).await {
+        let body = match read(request.into_body(), BODY_BYTES, BODY_TIMEOUT).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
@@ -238,15 +245,15 @@ fn decode(value: &str) -> Option<String> {
 }
 
 /// Reads a body within its limits, or says how it is refused.
-async fn read<B>(body: B, at_most: Duration) -> Result<Bytes, Response<Full<Bytes>>>
+async fn read<B>(body: B, most_bytes: usize, at_most: Duration) -> Result<Bytes, Response<Full<Bytes>>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match tokio::time::timeout(at_most, Limited::new(body, BODY_BYTES).collect()).await {
+    match tokio::time::timeout(at_most, Limited::new(body, most_bytes).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {BODY_BYTES} bytes")))
+            Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {most_bytes} bytes")))
         }
         Ok(Err(error)) => Err(failure(StatusCode::BAD_REQUEST, &format!("cannot read the body: {error}"))),
         Err(_) => Err(failure(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `GET /healthz` | no | 200 as long as the program runs |
 //! | `GET /readyz` | no | 200 when requests are served, else 503; both with what is known as JSON |
-//! | `POST /purge` | yes | 200 `{"sequence": n}` when the purge is in force; 400 `{"error"}`; 503 when a program that took over does not answer |
+//! | `POST /purge` | yes | 200 `{"sequence": n, …}` when the purge is in force; 400 `{"error"}`; 413; 503 when too much is being purged already, or a program that took over does not answer |
 //! | `POST /reload` | yes | 200 `{"changes": []}`; 422 `{"errors": []}`, and the old configuration stays |
 //! | `POST /upgrade` | yes | 200 `{"pid": n}` when a new program serves; 422 `{"errors": []}`, and this one goes on; 409 during another |
 //! | `GET /stats` | yes | numbers and states as JSON |
@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use crate::cache::purges::PurgeScope;
+use crate::purge::{Done, Order};
 
 mod answer;
 pub mod auth;
@@ -40,8 +40,8 @@ pub enum NotDone {
 
 /// What the endpoints do, handed in by `app`, so that this room knows none of the others' insides.
 pub trait Control: Send + Sync + 'static {
-    /// Purges and tells the sequence.
-    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, NotDone>>;
+    /// Purges, or counts for a dry run, and asks again for what is to be refreshed.
+    fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>>;
     /// Reads hosts.json again: all or nothing. Ok: lines of what changed; Err: all mistakes.
     fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>>;
     /// Starts the program anew from its file and gives everything over to it. Ok: its process id; Err: why this one goes on.

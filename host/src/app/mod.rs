@@ -31,7 +31,6 @@ use self::upgrade::{Predecessor, Program};
 use crate::admin::{self, Admin, Control, NotDone};
 use crate::cache::Cache;
 use crate::cache::error::CacheError;
-use crate::cache::purges::PurgeScope;
 use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
 use crate::listener::admission::Admission;
@@ -40,6 +39,7 @@ use crate::local::Local;
 use crate::policy::Policies;
 use crate::proxy::explain::{self, Question};
 use crate::proxy::{self, Peer, Proxy};
+use crate::purge::{Action, Done, Order};
 use crate::semantics::authority::HostPattern;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, Metrics};
@@ -452,11 +452,25 @@ fn port_of(https: &Listening) -> Option<u16> {
 }
 
 impl Control for Inner {
-    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, NotDone>> {
+    fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>> {
         Box::pin(async move {
-            match self.cache.purge(scope).await {
-                Ok(sequence) => Ok(sequence.0),
-                Err(error @ CacheError::PurgeNotPassedOn(_)) => Err(NotDone::NotNow(error.to_string())),
+            let refreshes = order.action == Action::Refresh && !order.dry_run;
+            let place = if refreshes {
+                let many = || NotDone::NotNow("too many purges are being refreshed: ask again later".to_owned());
+                Some(self.proxy.place_to_refetch().ok_or_else(many)?)
+            } else {
+                None
+            };
+            match order.carry_out(&self.cache, &self.clock).await {
+                Ok(done) => {
+                    if let Some(place) = place {
+                        self.proxy.refetch(place, order.scopes, done.sequence);
+                    }
+                    Ok(done)
+                }
+                Err(error @ (CacheError::PurgeNotPassedOn(_) | CacheError::TooManyPurges(_))) => {
+                    Err(NotDone::NotNow(error.to_string()))
+                }
                 Err(error) => Err(NotDone::Failed(error.to_string())),
             }
         })
@@ -502,6 +516,7 @@ impl Control for Inner {
                 "uptime_s": self.clock.now().as_millis().saturating_sub(self.started_ms) / 1000,
                 "hosts": hosts,
                 "cache": self.cache.stats(),
+                "refetches": self.proxy.refetches(),
                 "policies": self.policies.status(),
                 "certificates": self.certificates.status(),
                 "failed_reload": *self.failed_reload.lock(),

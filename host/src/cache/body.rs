@@ -259,6 +259,14 @@ impl SlicedBody {
         Reader { body: self.clone(), number, position }
     }
 
+    /// Reads along with a first fill that is under way until it is over.
+    pub async fn wait_for_fill(self: &Arc<Self>) {
+        if self.filling.load(Ordering::Acquire) {
+            let mut reader = self.reader(0);
+            while let Piece::Bytes(_) = reader.next(None).await {}
+        }
+    }
+
     /// The bytes at `position`, up to `end` (exclusive): waits for a fill that is on its way there. A fill that is more than
     /// a few slices before `position` is not waited for when the body is sliceable: `Missing`.
     pub async fn read(&self, position: u64, end: Option<u64>) -> Piece {

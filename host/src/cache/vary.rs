@@ -5,7 +5,7 @@
 //! mean the same is left to policies, which can put what they know into the key.
 
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use crate::semantics::{list, preferences};
@@ -112,6 +112,36 @@ fn preferred(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
         return None;
     };
     if request.contains_key(name) { read(request, name) } else { None }
+}
+
+impl VariantKey {
+    /// Request fields that select this variant; none where a value is kept as its digest only.
+    pub fn fields(&self) -> Option<HeaderMap> {
+        let mut fields = HeaderMap::new();
+        let mut rest = &*self.0;
+        while !rest.is_empty() {
+            let name = take_with_length(&mut rest)?;
+            let (kind, after) = rest.split_first()?;
+            rest = after;
+            match kind {
+                0 => {}
+                // Preferences are spelt as a field that means the same.
+                1 | 3 => {
+                    let value = HeaderValue::from_bytes(take_with_length(&mut rest)?).ok()?;
+                    fields.append(HeaderName::from_bytes(name).ok()?, value);
+                }
+                _ => return None,
+            }
+        }
+        Some(fields)
+    }
+}
+
+fn take_with_length<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    *bytes = rest;
+    Some(text)
 }
 
 /// Field names are shorter than 64 KiB (the `http` crate's own bound), and long values are digests.
@@ -253,7 +283,9 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 let headers = HeaderMap::from_iter([(VARY, value.clone()), (HeaderName::from_static("a"), value)]);
                 let _ = Vary::parse(&headers);
-                let _ = VariantKey::of(&fields(&["a"]), &headers);
+                let variant = VariantKey::of(&fields(&["a", "b"]), &headers);
+                let again = variant.fields().map(|read| VariantKey::of(&fields(&["a", "b"]), &read));
+                prop_assert_eq!(again, Some(variant));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, LOCATION, MAX_FORWARDS};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, MAX_FORWARDS};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
@@ -14,9 +14,9 @@ use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Routed, method_allowed};
 use crate::cache::error::CacheError;
 use crate::cache::key::{CacheKey, KeyParts, KeyTooLong};
-use crate::cache::purges::PurgeScope;
 use crate::origin::OriginKind;
 use crate::policy::{Decision, Phase};
+use crate::purge;
 use crate::semantics::interest::Interest;
 use crate::semantics::target;
 use crate::vhost::{Methods, PurgeAllow};
@@ -288,12 +288,26 @@ fn allow_of(carried: &Carried) -> HeaderValue {
 }
 
 async fn purge_by_method(carried: Box<Carried>) -> Early {
-    let host = carried.exchange.request.host.as_str().to_owned();
-    let path = carried.exchange.request.path().to_owned();
-    let scope = if path == "/" { PurgeScope::Host { host } } else { PurgeScope::Path { host, path } };
-    match carried.proxy.cache.purge(scope).await {
-        Ok(_) => {
-            Deliverable::local(carried, StatusCode::OK, HeaderMap::new(), Bytes::new(), Outcome::local(Word::Policy))
+    let request = &carried.exchange.request;
+    let order = match purge::of_request(&request.host, request.path(), &request.headers) {
+        Ok(order) => order,
+        Err(why) => return refuse(carried, StatusCode::BAD_REQUEST, &why),
+    };
+    let proxy = &carried.proxy;
+    match order.carry_out(&proxy.cache, &proxy.clock).await {
+        Ok(done) => {
+            // The signed DELETE of poormanscdn is answered without a body.
+            let told = request.method != Method::DELETE;
+            let (mut headers, mut body) = (HeaderMap::new(), Bytes::new());
+            if told {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                body = format!("{}\n", done.json(&order)).into();
+            }
+            Deliverable::local(carried, StatusCode::OK, headers, body, Outcome::local(Word::Policy))
+        }
+        Err(error @ CacheError::TooManyPurges(_)) => {
+            tracing::warn!(%error, "purge failed");
+            refuse(carried, StatusCode::SERVICE_UNAVAILABLE, "too many purges, ask again later")
         }
         Err(error @ CacheError::PurgeNotPassedOn(_)) => {
             tracing::warn!(%error, "purge failed");

@@ -29,6 +29,7 @@ mod parts;
 mod pass;
 mod plan;
 mod pump;
+mod refetch;
 mod request;
 mod site;
 mod steps;
@@ -42,6 +43,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response};
 
 pub use body::Body;
+pub use refetch::Place as PlaceToRefetch;
 pub use request::Upload;
 pub use site::{Generation, Service, Site};
 
@@ -80,6 +82,7 @@ pub struct Proxy {
     orphans: pump::Orphans,
     /// What requests bear that went through here.
     instance: Instance,
+    refetching: refetch::Refetching,
     tls: Arc<Tls>,
     /// Where https is served, for redirects; 0 if it is not.
     https_port: AtomicU16,
@@ -105,6 +108,7 @@ impl Proxy {
             clock,
             orphans: pump::Orphans::default(),
             instance: Instance::draw(),
+            refetching: refetch::Refetching::default(),
             tls,
             https_port: AtomicU16::new(0),
             alt_svc: ArcSwap::default(),

@@ -245,6 +245,17 @@ async fn run(routed: Routed) -> Result<Early, Early> {
     }
 }
 
+/// Asks again for what is kept under `key`, where this request leads there. None where it doesn't, or is refused.
+pub(super) async fn again(routed: Routed, key: &CacheKey) -> Option<Early> {
+    let decided = decide::decide(routed).await.ok()?;
+    let keyed = decided.key().ok().filter(|keyed| keyed.key == *key)?;
+    match keyed.look_up().await.ok()? {
+        // It is being refreshed, or was.
+        LookedUp::Fresh(hit) => Some(Deliverable::entry(hit)),
+        LookedUp::Wanting(wanting) => Some(fetch::fetch(wanting).await),
+    }
+}
+
 impl Received {
     /// Reads and checks what came in.
     fn read(

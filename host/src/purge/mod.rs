@@ -1,5 +1,7 @@
 //! What a purge is asked for in: the body of `POST /purge`, and requests with a host's purge method. The cache carries it out.
 
+pub mod order;
 pub mod scope;
 
-pub use scope::{of_request, parse_request};
+pub use order::{Action, Done, Order};
+pub use scope::{Kind, item, of_request, parse_request};

@@ -106,8 +106,9 @@ fn write(members: Members<'_>) -> Vec<u8> {
         }
         text.extend(lower(name));
         if quality != BEST {
-            text.extend_from_slice(b";q=");
-            text.extend_from_slice(itoa::Buffer::new().format(quality).as_bytes());
+            let digits = format!("{quality:03}");
+            text.extend_from_slice(b";q=0.");
+            text.extend_from_slice(digits.as_bytes());
         }
     }
     text

@@ -44,6 +44,28 @@ async fn a_purge_in_the_new_program_is_in_force_in_the_old_one() {
 }
 
 #[tokio::test]
+async fn what_is_stale_by_a_purge_is_so_in_both_programs() {
+    let reply = ok("x").cache_control("max-age=600").etag("\"1\"").conditional();
+    let origin = Origin::serving("/x", reply).await;
+    let mut host = Setup::from(vhost("a.test").origin(&origin)).own_program().start().await;
+    host.get("/x").await.expect(200, "x").cache("miss");
+    host.purge(json!({ "host": "a.test", "glob": "/?", "mode": "soft" })).await;
+    let (before, after) = (begun(&host, "GET /x HTTP/1.1\r\n").await, begun(&host, "GET /x HTTP/1.1\r\n").await);
+    host.upgrade().await.code(0);
+    // What was purged before it passed over is stale for the new program.
+    host.get("/x").await.expect(200, "x").cache("revalidated");
+    // The old one has what it had, and is told of what is purged now.
+    let answer = ended(before, "Host: a.test\r\n\r\n").await;
+    assert!(answer.contains("fwd=stale") && answer.contains("fwd-status=304"), "{answer}");
+    host.purge(json!({ "host": "a.test", "mode": "soft" })).await;
+    host.get("/x").await.expect(200, "x").cache("revalidated");
+    host.get("/x").await.expect(200, "x").cache("hit");
+    let answer = ended(after, "Host: a.test\r\n\r\n").await;
+    assert!(answer.contains("fwd=stale") && answer.contains("fwd-status=304"), "{answer}");
+    assert_eq!(host.ended().await, 0);
+}
+
+#[tokio::test]
 async fn a_post_that_ends_in_the_old_program_invalidates_in_the_new_one() {
     let (_origin, mut host) = with_x().await;
     let head = "POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nConnection: close\r\n\r\n";

@@ -8,7 +8,9 @@ use http::header::AUTHORIZATION;
 use http_body_util::{Empty, StreamBody};
 
 use super::*;
-use crate::cache::purges::PurgeScope;
+use crate::cache::purges::{PurgeScope, PurgeSequence};
+use crate::cache::survey::Count;
+use crate::purge::{Done, Order};
 
 #[derive(Default)]
 struct Remembering {
@@ -18,11 +20,12 @@ struct Remembering {
 }
 
 impl Control for Remembering {
-    fn purge(&self, scope: PurgeScope) -> BoxFuture<'_, Result<u64, NotDone>> {
+    fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>> {
         let mut purged = self.purged.lock().expect("no panic under the lock");
-        let all = scope == PurgeScope::All;
-        purged.push(scope);
-        let sequence = purged.len() as u64;
+        let all = order.scopes == [PurgeScope::All];
+        purged.extend(order.scopes);
+        let counts = vec![Count { entries: 2, complete: true }];
+        let sequence = Done { sequence: PurgeSequence(purged.len() as u64), counts };
         Box::pin(async move {
             match (self.broken, all) {
                 (false, _) => Ok(sequence),
@@ -158,7 +161,8 @@ async fn a_wrong_method_is_told_the_right_ones() {
 async fn a_purge_is_carried_out_and_tells_its_sequence() {
     let admin = admin(false);
     let body = r#"{"host": "a.test", "path": "/x"}"#;
-    assert_eq!(send(&admin, "POST", "/purge", Some("secret"), body).await, (StatusCode::OK, json!({ "sequence": 1 })));
+    let told = json!({ "sequence": 1, "mode": "hard", "purged": 1, "entries": 2, "complete": true });
+    assert_eq!(send(&admin, "POST", "/purge", Some("secret"), body).await, (StatusCode::OK, told));
     let purged = admin.control.purged.lock().expect("no panic under the lock").clone();
     assert_eq!(purged, [PurgeScope::Path { host: "a.test".to_owned(), path: "/x".to_owned() }]);
 }
@@ -176,7 +180,7 @@ async fn a_purge_that_is_not_understood_or_fails_says_why() {
     assert_eq!((status, answer), (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": "disk full" })));
     let (status, answer) = send(&admin(true), "POST", "/purge", Some("secret"), r#"{"all": true}"#).await;
     assert_eq!((status, answer), (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": "it does not answer" })));
-    let huge = " ".repeat(BODY_BYTES + 1);
+    let huge = " ".repeat(PURGE_BYTES + 1);
     assert_eq!(send(&admin(false), "POST", "/purge", Some("secret"), &huge).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
