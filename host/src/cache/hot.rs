@@ -415,7 +415,7 @@ impl Hot {
     /// Looks at all entries.
     pub fn for_each(&self, mut look: impl FnMut(&Entry)) {
         for (_, standing) in self.entries.iter() {
-            if let Standing::One(slot) | Standing::Base(_, Some(slot)) = standing {
+            if let Standing::One(slot) | Standing::Base(_, Some(slot), _) = standing {
                 look(&slot.entry);
             }
         }
