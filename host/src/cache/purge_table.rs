@@ -165,9 +165,13 @@ impl PurgeTable {
         let changing = self.changes.lock();
         let mode = purge.mode;
         match &purge.scope {
-            PurgeScope::All => self.everywhere.change(sequence, |scopes| scopes.all.set(sequence, mode)),
+            PurgeScope::All => {
+                self.everywhere.change(sequence, |scopes| scopes.all.set(sequence, mode));
+                self.records.fetch_add(1, Ordering::Relaxed);
+            }
             PurgeScope::TagEverywhere { tag } if self.takes(tag) => {
                 self.everywhere.change(sequence, |scopes| set(&mut scopes.tags, tag.as_str().into(), sequence, mode));
+                self.records.fetch_add(1, Ordering::Relaxed);
             }
             PurgeScope::TagEverywhere { tag } => self.crowd.set(Kind::Tag, "", tag.as_bytes(), sequence, mode),
             PurgeScope::Host { host } => {
@@ -200,7 +204,6 @@ impl PurgeTable {
                 }
             }
         }
-        self.records.fetch_add(1, Ordering::Relaxed);
         drop(changing);
         self.advance(sequence);
     }
@@ -246,6 +249,7 @@ impl PurgeTable {
         let hosts = self.hosts.load();
         if let Some(place) = hosts.get(host) {
             place.change(sequence, change);
+            self.records.fetch_add(1, Ordering::Relaxed);
             return Some(());
         }
         if hosts.len() >= MOST_HOSTS {
@@ -256,6 +260,7 @@ impl PurgeTable {
         place.change(sequence, change);
         more.insert(host.into(), place);
         self.hosts.store(Arc::new(more));
+        self.records.fetch_add(1, Ordering::Relaxed);
         Some(())
     }
 

@@ -134,11 +134,14 @@ async fn record(shared: &Arc<Shared>, purges: Vec<Purge>, synced: bool) -> Resul
 /// What is to be removed from the disk. What is stale stays there; patterns are applied to it, so that they need not be
 /// remembered.
 fn note_for_sweeps(shared: &Shared, purges: &[Purge]) {
-    let wanted = |purge: &&Purge| purge.mode == PurgeMode::Hard || matches!(purge.scope, PurgeScope::Glob { .. });
     let mut sweeps = shared.sweeps.lock();
-    if sweeps.len() < upkeep::MAX_SWEEPS {
-        sweeps.extend(purges.iter().filter(wanted).map(|purge| purge.scope.clone()));
-    }
+    let room = sweeps.len() < upkeep::MAX_SWEEPS;
+    // Patterns are few, and are only forgotten when they were applied.
+    let wanted = |purge: &&Purge| match purge.scope {
+        PurgeScope::Glob { .. } => true,
+        _ => room && purge.mode == PurgeMode::Hard,
+    };
+    sweeps.extend(purges.iter().filter(wanted).map(|purge| purge.scope.clone()));
 }
 
 async fn make_room(shared: &Arc<Shared>, purges: &[Purge], synced: bool) -> Result<(), CacheError> {

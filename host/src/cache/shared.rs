@@ -426,7 +426,9 @@ impl Shared {
             head.size = Some(bytes.len() as u64);
         }
         let fresh = Arc::new(entry.with_head(head));
-        if self.is_purged(entry, None) || self.is_purged(&fresh, None) {
+        // Of purges that were forgotten since it was asked for nothing is known any more.
+        let too_old = self.purges.is_before_floor(fresh.head.sequence.0);
+        if too_old || self.is_purged(entry, None) || self.is_purged(&fresh, None) {
             return fresh;
         }
         if let EntryBody::Sliced(body) = &fresh.body {

@@ -114,14 +114,20 @@ async fn sweep_all(shared: Weak<Shared>, cancel: CancellationToken) {
             let end = after_prefix(&start);
             sweep(&shared, &cancel, &start, end.as_deref(), Soft::Stays).await;
         }
+        let mut again = Vec::new();
         for start in outermost(globs.iter().map(range_of).collect()) {
             let end = after_prefix(&start);
-            if sweep(&shared, &cancel, &start, end.as_deref(), Soft::IsWrittenDown).await
-                && let Some(shared) = shared.upgrade()
+            let swept = sweep(&shared, &cancel, &start, end.as_deref(), Soft::IsWrittenDown).await;
+            if !swept {
+                again.extend(globs.iter().filter(|scope| range_of(scope) == start).cloned());
+            } else if let Some(shared) = shared.upgrade()
                 && let Some(host) = start.strip_suffix(&[0]).and_then(|host| std::str::from_utf8(host).ok())
             {
                 shared.purges.globs_applied(host, newest);
             }
+        }
+        if let Some(shared) = shared.upgrade() {
+            shared.sweeps.lock().extend(again);
         }
     }
 }
