@@ -247,19 +247,20 @@ async fn tags_of_every_field_purge_and_none_reaches_a_client() {
 
 #[tokio::test]
 async fn an_origin_with_too_many_tags_is_kept_by_some_of_them_and_by_its_path() {
-    let many: String = (0..10_000).map(|number| format!("t{number:05} ")).collect();
+    // As much as fits into the head of an answer that is taken at all.
+    let many: String = (0..1_500).map(|number| format!("t{number:05} ")).collect();
     let origin = Origin::serving("/a", ok("a").cache_control("max-age=600").header("surrogate-key", &many)).await;
     let host = Host::with(vhost("a.test").origin(&origin)).await;
     for (purge, word) in [
         (json!({ "host": "a.test", "tag": "t00000" }), "miss"),
-        (json!({ "host": "a.test", "tag": "t09999" }), "hit"),
+        (json!({ "host": "a.test", "tag": "t01499" }), "hit"),
         (json!({ "host": "a.test", "path": "/a" }), "miss"),
     ] {
         host.get("/a").await.expect(200, "a");
         host.purge(purge).await;
         host.get("/a").await.expect(200, "a").cache(word);
     }
-    assert!(host.metric("proxyhost_cache_tags_left_out_total").await >= 9_000.0);
+    assert!(host.metric("proxyhost_cache_tags_left_out_total").await >= 900.0);
 }
 
 #[tokio::test]
