@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::deliver::Deliverable;
 use super::fill::{Come, Fill, asked_of, ttl_s};
 use super::gap::{self, Refetch};
-use super::keeping::{keep, storable_by, tags, to_keep, vary_of};
+use super::keeping::{keep, storable_within, tags, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
 use super::pass::{Judged, judge, passed_on};
 use super::plan::MAX_OBJECT_BYTES;
@@ -252,9 +252,14 @@ impl Fill {
             Ok(judged) => judged,
             Err(early) => return Ok(early),
         };
-        let mut outcome = Outcome::forwarded(Forward::UriMiss);
+        let mut outcome = Outcome::forwarded(carried.lacking);
         outcome.forward_status = Some(StatusCode::PARTIAL_CONTENT);
-        let retention = match storable_by(&carried, StatusCode::OK, &response.headers) {
+        let retention = match storable_within(
+            &carried,
+            StatusCode::OK,
+            &response.headers,
+            Some(span.complete.unwrap_or(span.range.end)),
+        ) {
             _ if response.status != StatusCode::PARTIAL_CONTENT => {
                 return Ok(passed_on(carried, response, path, outcome, false));
             }
