@@ -19,6 +19,7 @@ const LINE_BYTES: u64 = 64 << 10;
 
 /// What is purged, and how.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Purge {
     /// The host, as clients ask for it. Alone: all of it.
     #[arg(long, required_unless_present_any = ["all", "path", "prefix", "glob", "tag", "from"])]

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -90,7 +90,14 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => {
+                let (wire, session) = stream.get_ref();
+                if session.wants_read() {
+                    // After each answer there is nothing to read, mostly: TLS need not be asked for that.
+                    ready!(wire.socket().poll_read_ready(cx))?;
+                }
+                Pin::new(stream).poll_read(cx, buf)
+            }
             Self::Collected(outbox) => outbox.poll_read(cx, buf),
         }
     }

@@ -143,7 +143,13 @@ impl Fill {
                     Some(part) => return self.part(come, part).await,
                     None => match Box::pin(self.other_part(come)).await {
                         Ok(answer) => return answer,
-                        Err(fill) => return fill.by_itself(&ask, None).await,
+                        Err(back) => {
+                            let (fill, come) = *back;
+                            return match plan {
+                                Plan::Own(_) => fill.pass_through(come).await,
+                                _ => fill.by_itself(&ask, None).await,
+                            };
+                        }
                     },
                 },
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if let Some(lacks) = missing.take() => {
@@ -224,6 +230,17 @@ impl Fill {
                 }
             }
             Err(error) => failed(carried, Outcome::forwarded(why), &error),
+        }
+    }
+
+    /// An answer to the client's own Range that is of no use to the cache.
+    async fn pass_through(self, come: Come) -> Early {
+        release(self.lead, None);
+        let outcome =
+            Outcome { forward_status: Some(come.response.status), ..Outcome::forwarded(self.carried.lacking) };
+        match judge(self.carried, come.response, &come.path, outcome.word()).await {
+            Ok(Judged { carried, response, .. }) => passed_on(carried, response, come.path, outcome, false),
+            Err(early) => early,
         }
     }
 

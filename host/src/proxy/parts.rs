@@ -217,17 +217,17 @@ impl Fill {
 
     /// A 206 that is not made of slices. None of it is lost: it answers the client, if it has what that asked for, and is kept.
     /// Err: it has not.
-    pub async fn other_part(mut self, mut come: Come) -> Result<Early, Box<Self>> {
+    pub async fn other_part(mut self, mut come: Come) -> Result<Early, Box<(Self, Come)>> {
         let specs = asked(&self.carried);
         let found = Span::of(&come.response.headers).zip(specs.as_deref());
         let Some((mut span, wanted)) = found.and_then(|(span, specs)| Some((span, span.covers(specs)?))) else {
-            return Err(Box::new(self));
+            return Err(Box::new((self, come)));
         };
         // One that contradicts itself is the client's to make something of.
         let contradicts = come.response.length.is_some_and(|length| length != span.range.len());
         if contradicts || !precondition::if_range_holds(&self.carried.exchange.request.headers, &come.response.headers)
         {
-            return Err(Box::new(self));
+            return Err(Box::new((self, come)));
         }
         if let Some(lead) = self.lead.take() {
             lead.release(None);

@@ -24,6 +24,8 @@ use crate::semantics::target;
 
 /// Purges that refresh, waiting or under way.
 const JOBS_MOST: usize = 64;
+/// How often an entry is asked for that comes from before the purge.
+const TRIES: usize = 3;
 /// Entries that are fetched at once.
 const FETCHES_AT_ONCE: usize = 8;
 
@@ -66,20 +68,21 @@ impl Proxy {
                 let mut survey = proxy.cache.survey(scope);
                 while let Some(page) = survey.next().await {
                     let older = page.into_iter().filter(|kept| kept.sequence < sequence.0);
-                    stream::iter(older).for_each_concurrent(FETCHES_AT_ONCE, |kept| one(&proxy, kept)).await;
+                    let fetches = stream::iter(older);
+                    fetches.for_each_concurrent(FETCHES_AT_ONCE, |kept| one(&proxy, kept, sequence)).await;
                 }
             }
         });
     }
 }
 
-async fn one(proxy: &Arc<Proxy>, kept: Kept) {
+async fn one(proxy: &Arc<Proxy>, kept: Kept, sequence: PurgeSequence) {
     // Never closed.
     let _permit = proxy.refetching.fetches.acquire().await;
     let proxy = Arc::clone(proxy);
     // A task of its own: a panic ends this one fetch.
     let counted = Arc::clone(&proxy);
-    let fetched = tokio::spawn(async move { fetch(&proxy, &kept).await }).await;
+    let fetched = tokio::spawn(async move { fetch(&proxy, &kept, sequence).await }).await;
     match fetched {
         Ok(Some(())) => counted.metrics.refetched.inc(),
         _ => counted.metrics.not_refetched.inc(),
@@ -87,18 +90,20 @@ async fn one(proxy: &Arc<Proxy>, kept: Kept) {
 }
 
 /// None: it is not fetched.
-async fn fetch(proxy: &Arc<Proxy>, kept: &Kept) -> Option<()> {
-    let routed = routed(proxy, kept)?;
-    let answer = steps::again(routed, &kept.key).await?;
-    match answer.source {
-        Source::Entry(entry) => {
-            if let EntryBody::Sliced(body) = &entry.body {
-                body.wait_for_fill().await;
-            }
-            Some(())
+async fn fetch(proxy: &Arc<Proxy>, kept: &Kept, sequence: PurgeSequence) -> Option<()> {
+    for _ in 0..TRIES {
+        let routed = routed(proxy, kept)?;
+        let answer = steps::again(routed, &kept.key).await?;
+        let Source::Entry(entry) = answer.source else { return None };
+        if let EntryBody::Sliced(body) = &entry.body {
+            body.wait_for_fill().await;
         }
-        Source::Nothing | Source::Bytes(_) | Source::Stream { .. } => None,
+        if entry.head.sequence >= sequence {
+            return Some(());
+        }
+        // It was on its way when the purge came, and is stale by now.
     }
+    None
 }
 
 /// The request that leads to what is kept, as far as the key tells.

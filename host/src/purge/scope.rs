@@ -188,6 +188,9 @@ fn of_url(text: &str) -> Result<(String, &str), String> {
     if rest.starts_with('/') {
         return refuse("is not a URL, and there is no \"host\"");
     }
+    if rest.contains("://") {
+        return refuse("is not a URL of http or https");
+    }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     Ok((hostname(authority)?, if path.is_empty() { "/" } else { path }))
 }

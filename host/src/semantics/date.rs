@@ -1,5 +1,6 @@
 //! HTTP dates (RFC 9110 section 5.6.7): all three forms are read, the first is written. Names of days, months and the zone are read
-//! in any case, as caches should (RFC 9111 section 4.2).
+//! in any case, as caches should (RFC 9111 section 4.2). The day of the week says nothing that the date does not: a wrong one is
+//! overlooked, as by most servers.
 
 use http::header::DATE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,9 +10,19 @@ use crate::clock::Timestamp;
 /// Reads a date; none if it is malformed or before 1970.
 pub fn parse(value: &HeaderValue) -> Option<Timestamp> {
     let text = value.to_str().ok()?.trim();
-    let time = httpdate::parse_http_date(text).or_else(|_| httpdate::parse_http_date(&in_case(text))).ok()?;
-    Some(Timestamp::from_system(time))
+    let read = |text: &str| httpdate::parse_http_date(text).ok().map(Timestamp::from_system);
+    read(text).or_else(|| {
+        let text = in_case(text);
+        read(&text).or_else(|| {
+            let (day, rest) = text.split_at(text.find(|character: char| !character.is_ascii_alphabetic())?);
+            let names = [DAYS, DAYS_SHORT].into_iter().find(|names| names.contains(&day))?;
+            names.iter().find_map(|name| read(&format!("{name}{rest}")))
+        })
+    })
 }
+
+const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const DAYS_SHORT: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 /// Words with a capital in front, and the zone in capitals.
 fn in_case(text: &str) -> String {
@@ -61,7 +72,12 @@ mod tests {
         for text in ["sun, 06 NOV 1994 08:49:37 gmt", "SUNDAY, 06-nov-94 08:49:37 GMT", "sun nov  6 08:49:37 1994"] {
             assert_eq!(parse(&HeaderValue::from_static(text)), Some(EXAMPLE), "{text}");
         }
+        for text in ["Mon, 06 Nov 1994 08:49:37 GMT", "friday, 06-Nov-94 08:49:37 GMT", "Tue Nov  6 08:49:37 1994"] {
+            assert_eq!(parse(&HeaderValue::from_static(text)), Some(EXAMPLE), "{text}");
+        }
         for text in [
+            "Day, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 08:49:37",
             "Sun, 06 Nov 1994 08:49:37 UTC",
             "0",
