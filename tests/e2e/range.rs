@@ -214,3 +214,34 @@ async fn a_range_of_what_is_not_kept_is_asked_for_as_it_is() {
     assert_eq!(origin.requests(), before + 2);
     assert_eq!(origin.last().header("range"), "bytes=-5");
 }
+
+#[tokio::test]
+async fn of_a_hundred_ranges_at_once_of_a_huge_object_each_byte_is_fetched_once() {
+    const HUGE: u64 = 5_000_000_000;
+    const SLICE: u64 = 1 << 20;
+    let reply = ok(generated(1, HUGE)).cache_control("max-age=600").etag("\"huge\"").conditional().ranged();
+    let origin = Origin::serving("/a", reply).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    // Twenty places, around each of which five overlap, over the borders of slices.
+    let starts = (0..100).map(|number| (number % 20) * 240_000_000 + 900_000 + (number / 20) * 70_000);
+    let calls = starts.map(|start| {
+        let call = host.call("GET", "/a").range(&format!("{start}-{}", start + 399_999));
+        async move { (start, call.send().await) }
+    });
+    for (start, answer) in futures_util::future::join_all(calls).await {
+        answer.expect(206, pattern(1, start..start + 400_000));
+    }
+    let mut fetched: Vec<(u64, u64)> = origin
+        .seen()
+        .iter()
+        .filter_map(|seen| {
+            let (first, last) = seen.header("range").strip_prefix("bytes=")?.split_once('-')?;
+            Some((first.parse().ok()?, last.parse().ok()?))
+        })
+        .collect();
+    assert_eq!(fetched.len(), origin.requests(), "nothing was asked for but ranges: {:?}", origin.seen());
+    fetched.sort_unstable();
+    assert!(fetched.windows(2).all(|pair| pair[0].1 < pair[1].0), "{fetched:?}");
+    let bytes: u64 = fetched.iter().map(|(first, last)| last + 1 - first).sum();
+    assert!(bytes <= 20 * 3 * SLICE, "{bytes} bytes for twenty places of two slices, mostly");
+}
