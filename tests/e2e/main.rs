@@ -10,6 +10,7 @@ mod admin;
 mod bad_targets;
 mod caching;
 mod capability;
+mod compression;
 mod conditional;
 mod config_errors;
 mod connections;

@@ -259,6 +259,11 @@ impl SlicedBody {
         Reader { body: self.clone(), number, position }
     }
 
+    /// Whether the first fill is under way.
+    pub fn is_filling(&self) -> bool {
+        self.filling.load(Ordering::Acquire)
+    }
+
     /// Reads along with a first fill that is under way until it is over.
     pub async fn wait_for_fill(self: &Arc<Self>) {
         if self.filling.load(Ordering::Acquire) {

@@ -71,6 +71,16 @@ impl CacheKey {
         if bytes.len() > MAX_KEY_BYTES { Err(KeyTooLong) } else { Ok(Self(Arc::from(bytes.as_slice()))) }
     }
 
+    /// The key of what is kept beside what has this one: one more part of the host's own.
+    pub fn beside(&self, name: &'static str, value: &str) -> Result<Self, KeyTooLong> {
+        let mut bytes: SmallVec<[u8; 256]> = SmallVec::from_slice(&self.0);
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(b'=');
+        escape_into(&mut bytes, value, false);
+        bytes.push(END);
+        if bytes.len() > MAX_KEY_BYTES { Err(KeyTooLong) } else { Ok(Self(Arc::from(bytes.as_slice()))) }
+    }
+
     /// From bytes of the index; none if `build` could not have made them.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > MAX_KEY_BYTES || bytes.last() != Some(&END) || std::str::from_utf8(bytes).is_err() {

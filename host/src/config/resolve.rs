@@ -3,6 +3,7 @@
 
 mod caching;
 mod capabilities;
+mod compress;
 mod hosts;
 mod https;
 mod origins;

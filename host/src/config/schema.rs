@@ -3,6 +3,7 @@
 //! they are added to, not changed.
 
 mod caching;
+mod compress;
 
 use super::leaf::Leaf;
 use super::shape::Absent::{self, Computed, Default, Nothing, Refused};
@@ -190,6 +191,12 @@ static HOST: Shape = Shape::Object(&[
     caching::MAX_OBJECT,
     caching::QUERY,
     caching::CLIENT_CACHE_CONTROL,
+    field(
+        "compress",
+        &compress::COMPRESS,
+        Default("false"),
+        "true, or how: what is kept is served compressed to who takes it, and what came compressed decompressed to who does not.",
+    ),
     field("rules", &caching::RULES, Default("[]"), "Caching by path: the first whose `path` fits counts, alone."),
     field(
         "policy",

@@ -127,6 +127,9 @@ impl Resolved {
         } else if let Some(ttl) = caching.ttl.default {
             line += &format!(", ttl {}", duration(ttl));
         }
+        if host.compress.is_some() {
+            line += ", compressed";
+        }
         match host.rules.len() {
             0 => {}
             1 => line += ", 1 rule",
@@ -249,6 +252,9 @@ fn show_host(host: &Host) -> Value {
     });
     if let Value::Object(shown) = &mut shown {
         shown.extend(host.caching.show());
+    }
+    if let Some(compress) = &host.compress {
+        shown["compress"] = compress.show();
     }
     if !host.rules.is_empty() {
         shown["rules"] = host.rules.iter().map(Rule::show).collect();

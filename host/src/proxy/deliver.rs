@@ -18,7 +18,7 @@ use super::gap::{self, Refetch};
 use super::outcome::{Outcome, Word};
 use super::parts::Span;
 use super::steps::{Carried, Hit};
-use super::{Proxy, browser, failure, multipart};
+use super::{Proxy, browser, compression, failure, multipart};
 use crate::cache::entry::{Entry, EntryBody};
 use crate::local::Local;
 use crate::policy::exchange::ResponseView;
@@ -97,7 +97,7 @@ impl Deliverable {
 }
 
 /// Length of the whole body, if it is known.
-fn length_of(source: &Source) -> Option<u64> {
+pub(super) fn length_of(source: &Source) -> Option<u64> {
     match source {
         Source::Nothing => Some(0),
         Source::Bytes(bytes) => Some(bytes.len() as u64),
@@ -114,6 +114,10 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
     if let Source::Entry(entry) = &answer.source {
         let age = entry.head.timing.age(answer.carried.proxy.clock.now());
         answer.headers.insert(AGE, HeaderValue::from(age.as_secs()));
+    }
+    if answer.carried.site.host.settings.compress.is_some() {
+        // Boxed, so that hosts without it do not carry its room along.
+        Box::pin(compression::choose(&mut answer)).await;
     }
     browser::tell(&mut answer);
     if let Some(value) = answer.outcome.cache_status() {
@@ -367,7 +371,7 @@ async fn part(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: Opt
 
 /// What is needed to fetch missing parts. When some are missing already, on-origin-request has its say first; its refusal
 /// shows as a body that breaks off, since the answer's head is decided by then.
-async fn refetch(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: Option<u64>) -> Refetch {
+pub(super) async fn refetch(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: Option<u64>) -> Refetch {
     let carried = &mut answer.carried;
     if !carried.asked_origin
         && carried.policies.exports(Phase::OnOriginRequest)

@@ -12,6 +12,7 @@
 mod ask;
 mod body;
 mod browser;
+mod compression;
 mod decide;
 mod deliver;
 mod door;
@@ -83,6 +84,7 @@ pub struct Proxy {
     /// What requests bear that went through here.
     instance: Instance,
     refetching: refetch::Refetching,
+    compression: Arc<compression::Compression>,
     tls: Arc<Tls>,
     /// Where https is served, for redirects; 0 if it is not.
     https_port: AtomicU16,
@@ -109,6 +111,7 @@ impl Proxy {
             orphans: pump::Orphans::default(),
             instance: Instance::draw(),
             refetching: refetch::Refetching::default(),
+            compression: Arc::default(),
             tls,
             https_port: AtomicU16::new(0),
             alt_svc: ArcSwap::default(),

@@ -15,7 +15,7 @@ use super::outcome::{Forward, Outcome, Word};
 use super::request::{self, Brought};
 use super::site::{Generation, Site};
 use super::websocket::{self, Wanted};
-use super::{Body, Peer, Proxy, failure, parts, pass};
+use super::{Body, Peer, Proxy, compression, failure, parts, pass};
 use crate::cache::control::RequestDirectives;
 use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::freshness::{self, Freshness};
@@ -23,6 +23,7 @@ use crate::cache::key::CacheKey;
 use crate::cache::{Absent, Asked};
 use crate::local::Local;
 use crate::policy::{ChainLease, Exchange};
+use crate::semantics::content_coding::Accepted;
 use crate::semantics::interest::Interest;
 use crate::semantics::interim::Interim;
 use crate::vhost::{CacheUse, Caching, ClientCacheControl, Methods};
@@ -45,6 +46,8 @@ pub struct Carried {
     pub interim: Option<Interim>,
     /// on-origin-request has run.
     pub asked_origin: bool,
+    /// Content codings that the client takes, where its host compresses.
+    pub accepted: Accepted,
     /// What the cache lacks, where it has nothing that could be served.
     pub lacking: Forward,
 }
@@ -78,6 +81,7 @@ impl Carried {
             peer_trusted,
             interim,
             asked_origin: false,
+            accepted: Accepted::default(),
             lacking: Forward::UriMiss,
         })
     }
@@ -112,6 +116,7 @@ impl Carried {
             peer_trusted: self.peer_trusted,
             interim: None,
             asked_origin: self.asked_origin,
+            accepted: self.accepted,
             lacking: self.lacking,
         })
     }
@@ -319,7 +324,7 @@ impl Received {
 
 impl Decided {
     /// Makes the cache key, or tells why the cache has no part in this request.
-    fn key(self) -> Result<Keyed, (Self, Forward)> {
+    fn key(mut self) -> Result<Keyed, (Self, Forward)> {
         if !self.carried.is_read() {
             return Err((self, Forward::Method));
         }
@@ -331,7 +336,12 @@ impl Decided {
             return Err((self, Forward::Bypass));
         }
         match decide::key(&self.carried) {
-            Ok(key) => Ok(Keyed { carried: self.carried, key }),
+            Ok(key) => {
+                if self.carried.site.host.settings.compress.is_some() {
+                    compression::note_accepted(&mut self.carried);
+                }
+                Ok(Keyed { carried: self.carried, key })
+            }
             Err(_) => Err((self, Forward::Bypass)),
         }
     }

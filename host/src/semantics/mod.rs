@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod byte_range;
 pub mod cdn_loop;
+pub mod content_coding;
 pub mod content_type;
 pub mod date;
 pub mod etag;

@@ -15,8 +15,9 @@ use super::list;
 const BEST: u16 = 1000;
 
 /// One member: its quality in thousandths, and its name as it came.
-type Member<'a> = (u16, &'a [u8]);
-type Members<'a> = SmallVec<[Member<'a>; 8]>;
+pub type Member<'a> = (u16, &'a [u8]);
+/// Members of a field, the best first.
+pub type Members<'a> = SmallVec<[Member<'a>; 8]>;
 
 /// Accept-Encoding. None if it is malformed, or gives a coding two qualities.
 pub fn encodings(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
@@ -32,6 +33,11 @@ pub fn encodings(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
         *quality > 0 || !said_already
     });
     Some(write(members))
+}
+
+/// Codings with their qualities in thousandths, those of Accept-Encoding. None if it is malformed, or gives a coding two qualities.
+pub fn codings<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Members<'a>> {
+    read(headers, name, is_token)
 }
 
 /// Accept-Language. None if it is malformed, or gives a range two qualities.

@@ -138,6 +138,8 @@ table! {
     cache_tags_left_out: Counter, "cache_tags_left_out", "Tags of responses that are not kept: too many or too long";
     refetched: Counter, "purge_refetched", "Entries that were fetched again after a purge that refreshes";
     not_refetched: Counter, "purge_not_refetched", "Entries that were not: the host is gone, the policy or the origin refused, or it cannot be told how they were asked for";
+    compressed: Counter, "proxy_compressed", "Compressed forms of kept responses that were made";
+    not_compressed: Counter, "proxy_not_compressed", "Compressed forms that were begun and left: not smaller, or not to be kept";
     policy_calls: BusyCounter, "policy_calls", "Phase calls of policies";
     policy_failures: Family<PolicyLabels, Counter>, "policy_failures", "Failed phase calls and loads, by policy and kind";
     policy_instances: Counter, "policy_instances_created", "Instances of policies created";

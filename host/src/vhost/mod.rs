@@ -1,6 +1,7 @@
 //! Virtual hosts: which site a request is for, and everything that site is made of.
 
 pub mod caching;
+pub mod compress;
 pub mod table;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use crate::semantics::authority::{HostPattern, Hostname};
 use crate::tls::{ClientCa, Source};
 
 pub use caching::{CacheUse, Caching, ClientCacheControl, Rule};
+pub use compress::{Compress, TypePattern};
 pub use table::Table;
 
 /// One host of hosts.json, valid.
@@ -34,6 +36,8 @@ pub struct Settings {
     pub caching: Caching,
     /// The same for some paths; the first that fits counts.
     pub rules: Vec<Rule>,
+    /// What is compressed, if anything is.
+    pub compress: Option<Compress>,
     /// Its policies.
     pub chain: ChainSettings,
     /// How clients may purge.

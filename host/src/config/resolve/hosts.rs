@@ -88,6 +88,7 @@ impl Resolver<'_> {
         let caching = self.caching(host, kind);
         // Held against defaults where the host's own word is wrong: all mistakes in one go.
         let rules = self.rules(host, &caching.clone().unwrap_or_default());
+        let compress = self.compress(host);
         let pattern = pattern?.clone();
         Some(Settings {
             name: name.to_owned(),
@@ -98,6 +99,7 @@ impl Resolver<'_> {
             methods,
             caching: caching?,
             rules: rules?,
+            compress: compress?,
             purge,
             max_body_bytes: host.size("max_body")?,
             https: https?,

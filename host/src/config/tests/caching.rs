@@ -1,7 +1,7 @@
 //! What hosts and their rules say of caching.
 
 use super::*;
-use crate::vhost::{CacheUse, Caching, ClientCacheControl};
+use crate::vhost::{CacheUse, Caching, ClientCacheControl, Compress};
 
 const HOST: &str = r#"hosts."a.example""#;
 
@@ -67,6 +67,24 @@ fn rules_have_from_the_host_what_they_do_not_say() {
 }
 
 #[test]
+fn compression_is_off_unless_it_is_said_and_shown_as_it_can_be_written() {
+    let compress = |value: serde_json::Value| {
+        let resolved = Folder::new().host(json!({ "origin": "site", "compress": value })).expect("it serves");
+        (resolved.hosts[0].compress.clone(), resolved.show()["hosts"]["a.example"]["compress"].clone())
+    };
+    assert_eq!(Folder::new().host(json!({ "origin": "site" })).expect("it serves").hosts[0].compress, None);
+    assert_eq!(compress(json!(false)), (None, json!(null)));
+    assert_eq!(compress(json!(true)).0, Some(Compress::default()));
+    let (some, shown) =
+        compress(json!({ "types": ["Text/*"], "min_size": "1KiB", "encodings": ["gzip", "br", "gzip"] }));
+    assert_eq!(shown, json!({ "types": ["text/*"], "min_size": 1024, "encodings": ["gzip", "br"] }));
+    for shown in [shown, compress(json!(true)).1] {
+        assert_eq!(compress(shown.clone()).1, shown);
+    }
+    assert!(some.is_some());
+}
+
+#[test]
 fn mistakes_are_named_where_they_are() {
     let folder = Folder::new();
     for (member, value, path, found, expected) in [
@@ -81,6 +99,17 @@ fn mistakes_are_named_where_they_are() {
         ("stale_if_error", json!({ "statuses": [200] }), "stale_if_error.statuses[0]", "200", "400 to 599"),
         ("stale_if_error", json!({ "four": 1 }), "stale_if_error.four", "unknown", "\"for\""),
         ("max_object", json!("big"), "max_object", "big", "a size"),
+        ("compress", json!("gzip"), "compress", "gzip", "true or false"),
+        (
+            "compress",
+            json!({ "types": ["text/html; q=1"] }),
+            "compress.types[0]",
+            "text/html; q=1",
+            "without parameters",
+        ),
+        ("compress", json!({ "types": [] }), "compress.types", "an empty list", "not empty"),
+        ("compress", json!({ "encodings": ["deflate"] }), "compress.encodings[0]", "deflate", "zstd"),
+        ("compress", json!({ "min_size": -1 }), "compress.min_size", "-1", "a size"),
         ("query", json!("drop"), "query", "drop", "\"ignore\""),
         ("query", json!({}), "query", "none of them", "allow and deny"),
         ("query", json!({ "allow": [], "deny": [] }), "query", "both", "exactly one"),
