@@ -280,6 +280,14 @@ async fn a_soft_purge_and_a_304_leave_the_form_and_a_new_version_does_not() {
     let answer = form(&host, "br", "br").await;
     assert_eq!(decoded(&answer.body, "br").await, new);
     assert_ne!(answer.field("etag"), made.field("etag"));
+    // Forms are not what is asked for again.
+    host.purge(json!({ "host": "a.test", "path": "/a", "mode": "refresh" })).await;
+    while host.stats().await["refetches"] != 0 {
+        tokio::time::sleep(millis(20)).await;
+    }
+    assert_eq!(host.metric("proxyhost_purge_refetched_total").await, 1.0);
+    assert_eq!(host.metric("proxyhost_purge_not_refetched_total").await, 0.0);
+    taking(&host, "GET", "br").send().await.expect(200, &answer.body).header("etag", &answer.field("etag"));
 }
 
 #[tokio::test]

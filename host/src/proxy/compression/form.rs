@@ -34,9 +34,17 @@ pub fn original(tag: &EntityTag) -> Option<(&[u8], Coding)> {
     is_id.then_some((&tag.opaque[..mark], coding))
 }
 
+/// The part of a key that a form has and its original has not.
+const PART: &str = ":z";
+
 /// Where a form lies: beside its original. None where the key would be too long.
 pub fn key(original: &CacheKey, coding: Coding) -> Option<CacheKey> {
-    original.beside(":z", coding.name()).ok()
+    original.beside(PART, coding.name()).ok()
+}
+
+/// Whether a form lies there.
+pub fn is_key(key: &CacheKey) -> bool {
+    key.parts().any(|(name, _)| name == PART)
 }
 
 /// The head that a form is kept under: purged by whatever purges its original, and told apart by that one's number. What is sent

@@ -29,6 +29,7 @@ use crate::semantics::etag::{EntityTag, TagList};
 use crate::semantics::interest::Interest;
 use crate::semantics::list;
 
+pub use form::is_key as is_key_of_form;
 pub use making::Compression;
 
 /// The largest body that is compressed: what is larger is seldom text, and would hold up everything behind it.
