@@ -9,11 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryBody};
-use super::eviction;
 use super::index::rocks::RocksIndex;
 use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyKey, RecencyRecord, SliceRecord, StoredEntry};
 use super::index::{Change, Column, Index, IndexError};
@@ -21,6 +19,7 @@ use super::purges::Purge;
 use super::runs::Runs;
 use super::store::{Store, layout};
 use super::vary::{MAX_VARIANTS, VaryFields};
+use super::worth::{self, Ghosts, ONE_USE, Pace, Use};
 
 /// What the records of a slice and of recency take beside keys, about.
 const AROUND_BYTES: i64 = 64;
@@ -63,6 +62,10 @@ pub(super) struct Disk {
     /// Ids below were given out by earlier processes.
     pub first_id: u64,
     bytes: AtomicI64,
+    /// How long entries lie idle.
+    pub pace: Pace,
+    /// What was evicted.
+    pub ghosts: Mutex<Ghosts>,
     stripes: Box<[Mutex<()>]>,
     /// Another program has the folder: nothing is written there any more.
     handed_over: bool,
@@ -105,6 +108,8 @@ impl Disk {
             dir,
             first_id: first_id.unsigned_abs(),
             bytes: AtomicI64::new(bytes),
+            pace: Pace::default(),
+            ghosts: Mutex::new(Ghosts::new(Ghosts::COUNTERS)),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             handed_over: false,
             _lock: lock,
@@ -130,6 +135,9 @@ impl Disk {
             dir: Some(dir.clone()),
             first_id: self.first_id,
             bytes: AtomicI64::new(self.bytes.load(Ordering::Relaxed)),
+            pace: Pace::default(),
+            // Nothing is kept or evicted here.
+            ghosts: Mutex::new(Ghosts::new(2)),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             handed_over: true,
             _lock: None,
@@ -176,7 +184,7 @@ impl Disk {
         let full_key = schema::full_key(key, &entry.variant.0);
         let _stripe = self.stripe(key).lock();
         let (old, old_length) = self.record(&full_key)?.unwrap_or_default();
-        let mut uses = 0;
+        let mut before = None;
         let mut replaced = None;
         if let Some(old) = &old.entry {
             if old.id != entry.id {
@@ -185,13 +193,12 @@ impl Disk {
                 }
                 replaced = Some(old.id);
             }
-            uses = self.recency(&full_key)?.map_or(0, |record| record.uses);
+            before = self.recency(&full_key)?.map(|record| record.of_use());
         }
-        let inline = match &entry.body {
-            EntryBody::Inline(bytes) => Some(bytes.clone()),
-            EntryBody::Sliced(_) => None,
+        let (inline, size) = match &entry.body {
+            EntryBody::Inline(bytes) => (Some(bytes.clone()), bytes.len() as u64),
+            EntryBody::Sliced(body) => (None, body.slices_on_disk() * super::entry::SLICE_BYTES),
         };
-        let size = inline.as_ref().map_or(0, Bytes::len) as u64;
         let stored = StoredEntry { id: entry.id, key_length: key.len() as u32, head: entry.head.clone(), inline };
         let mut changes = Vec::with_capacity(4);
         let mut delta = 0;
@@ -224,8 +231,18 @@ impl Disk {
         if old.entry.is_none() {
             delta += full_key.len() as i64 * 2 + AROUND_BYTES;
         }
-        let recency = RecencyRecord { last_use: now, uses, size, id: entry.id, full_key: full_key.clone() };
-        changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key).to_vec(), recency.encode()));
+        let place = schema::recency_key(&full_key);
+        let used = match before {
+            Some(before) => before.again(1, now, &self.pace),
+            // That it was evicted, and how often it was used before, counts for it.
+            None => {
+                let uses = (1 + self.ghosts.lock().uses(u128::from_be_bytes(place))) * ONE_USE;
+                Use { last_use: now, uses, size, id: entry.id }
+            }
+        };
+        let Use { last_use, uses, .. } = used;
+        let recency = RecencyRecord { last_use, uses, size, id: entry.id, full_key: full_key.clone() };
+        changes.push(Change::Put(Column::Recency, place.to_vec(), recency.encode()));
         changes.push(Change::Put(Column::Entries, full_key, record));
         self.write(changes, delta)?;
         Ok(Committed::Yes { replaced, crowded_out })
@@ -239,12 +256,8 @@ impl Disk {
             // Those without a record are gone already.
             kept.extend(record.and_then(|record| RecencyRecord::decode(&record)).map(|record| (*variant, record)));
         }
-        let mut worst: Vec<usize> = (0..kept.len()).collect();
-        // A stable order: of those worth the same the oldest goes first.
-        worst.sort_by(|a, b| {
-            let worth = |at: &usize| eviction::dispensability(&kept[*at].1, now);
-            worth(b).total_cmp(&worth(a))
-        });
+        let sample: Vec<Use> = kept.iter().map(|(_, record)| record.of_use()).collect();
+        let mut worst = worth::order_to_go(&sample, now, &self.pace);
         worst.truncate(kept.len().saturating_sub(VARIANTS_LEFT));
         let mut out = Vec::with_capacity(worst.len());
         variants.clear();

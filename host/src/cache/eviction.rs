@@ -1,4 +1,4 @@
-//! What goes when the disk budget is used up: of a few entries taken at random, the one least worth keeping (as Redis does).
+//! What goes when the disk budget is used up: of a few entries taken at random, the one that `worth` says.
 //!
 //! There is no list of all entries in memory. Column `recency` is ordered by a hash of the key, so neighbours at a random place
 //! are a fair sample. Uses are noted in memory and written down in batches; they survive a restart.
@@ -6,20 +6,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::disk::DiskError;
+use super::disk::{Disk, DiskError};
 use super::entry::EntryBody;
 use super::index::schema::{self, RecencyRecord};
 use super::index::{Change, Column};
 use super::shared::Shared;
+use super::worth::{SAMPLE, Use, order_to_go};
 
-/// Entries that are compared.
-const SAMPLE: usize = 16;
 /// Of the budget, in percent: what eviction aims for once it has begun.
 const TARGET_PERCENT: u64 = 97;
 /// Entries evicted before other housekeeping has its turn.
 const ROUND: usize = 256;
-/// Uses count half after each so many idle seconds.
-const FADE_SECONDS: u64 = 24 * 3600;
+/// A body that is still coming goes only where there is nothing else: those who fetch and read it are here now.
+const FILLING_USES: u32 = u32::MAX;
 
 /// Blocking: writes down what was used.
 pub(super) fn flush_uses(shared: &Shared) {
@@ -45,26 +44,14 @@ pub(super) fn flush_uses(shared: &Shared) {
                 EntryBody::Inline(bytes) => bytes.len() as u64,
                 EntryBody::Sliced(body) => body.slices_on_disk() * super::entry::SLICE_BYTES,
             };
-            let uses = faded(&record, now).saturating_add(uses);
-            let record = RecencyRecord { last_use: now.max(record.last_use), uses, size, ..record };
+            let Use { last_use, uses, .. } = record.of_use().again(uses, now, &disk.pace);
+            let record = RecencyRecord { last_use, uses, size, ..record };
             changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key).to_vec(), record.encode()));
         }
         if !changes.is_empty() {
             shared.written(disk.index.write(changes, false).map_err(DiskError::from));
         }
     }
-}
-
-fn faded(record: &RecencyRecord, now: u64) -> u32 {
-    let halvings = now.saturating_sub(record.last_use) / FADE_SECONDS;
-    u32::try_from(halvings).ok().and_then(|halvings| record.uses.checked_shr(halvings)).unwrap_or(0)
-}
-
-/// How little an entry is worth: idle time over uses, more for large ones, which make room for many.
-pub(super) fn dispensability(record: &RecencyRecord, now: u64) -> f64 {
-    let idle = now.saturating_sub(record.last_use) as f64 + 1.0;
-    let weight = 1.0 + (record.size as f64 / (1 << 20) as f64 + 1.0).log2() / 8.0;
-    idle * weight / (1.0 + f64::from(faded(record, now)))
 }
 
 /// Blocking: evicts some entries if the disk is over its budget. Returns whether there is more to do.
@@ -76,14 +63,18 @@ pub(super) fn evict(shared: &Arc<Shared>) -> bool {
         return false;
     }
     let target = (budget / 100 * TARGET_PERCENT).min(budget - wanted);
+    let now = shared.clock.now().as_secs();
+    let entries = disk.index.estimate(Column::Recency);
     for _ in 0..ROUND {
         if shared.disk_bytes() <= target || shared.is_closing() {
             break;
         }
-        let Some(victim) = choose(shared) else { return false };
+        let Some(victim) = choose(shared, &disk, now) else { return false };
         match shared.counted(disk.remove(&victim.full_key, victim.id)) {
             Some(Some(key_length)) => {
                 shared.metrics.cache_evictions.inc();
+                let place = u128::from_be_bytes(schema::recency_key(&victim.full_key));
+                disk.ghosts.lock().remember(place, victim.of_use(), now, &disk.pace, entries);
                 shared.gone(&victim.full_key, Some(key_length), victim.id);
             }
             // The entry is gone or another; the use was left behind.
@@ -105,31 +96,34 @@ pub(super) fn evict(shared: &Arc<Shared>) -> bool {
 }
 
 /// The most dispensable of a sample.
-fn choose(shared: &Shared) -> Option<RecencyRecord> {
-    let disk = shared.disk.load_full()?;
-    let now = shared.clock.now().as_secs();
+fn choose(shared: &Shared, disk: &Disk, now: u64) -> Option<RecencyRecord> {
     let place = fastrand::u128(..).to_be_bytes();
-    let mut sample = shared.counted(disk.index.scan(Column::Recency, &place, None, SAMPLE).map_err(DiskError::from))?;
-    if sample.len() < SAMPLE {
-        let missing = SAMPLE - sample.len();
+    let mut found = shared.counted(disk.index.scan(Column::Recency, &place, None, SAMPLE).map_err(DiskError::from))?;
+    if found.len() < SAMPLE {
+        let missing = SAMPLE - found.len();
         let start = disk.index.scan(Column::Recency, &[], Some(&place), missing).map_err(DiskError::from);
-        sample.extend(shared.counted(start)?);
+        found.extend(shared.counted(start)?);
     }
-    let mut best: Option<(f64, RecencyRecord)> = None;
-    for (key, value) in sample {
-        let Some(record) = RecencyRecord::decode(&value) else {
-            shared.metrics.cache_corruptions.inc();
-            shared
-                .counted(disk.index.write(vec![Change::Delete(Column::Recency, key)], false).map_err(DiskError::from));
-            continue;
-        };
-        let filling = shared.live_body(record.id).is_some_and(|body| body.filling.load(Ordering::Acquire));
-        let worth = dispensability(&record, now) / if filling { 1e6 } else { 1.0 };
-        if best.as_ref().is_none_or(|(most, _)| worth > *most) {
-            best = Some((worth, record));
+    let mut records = Vec::with_capacity(found.len());
+    for (key, value) in found {
+        match RecencyRecord::decode(&value) {
+            Some(record) => records.push(record),
+            None => {
+                shared.metrics.cache_corruptions.inc();
+                let removal = vec![Change::Delete(Column::Recency, key)];
+                shared.counted(disk.index.write(removal, false).map_err(DiskError::from));
+            }
         }
     }
-    best.map(|(_, record)| record)
+    let mut sample: Vec<Use> = records.iter().map(RecencyRecord::of_use).collect();
+    disk.pace.observe(&sample, now);
+    for used in &mut sample {
+        if shared.live_body(used.id).is_some_and(|body| body.filling.load(Ordering::Acquire)) {
+            (used.last_use, used.uses) = (now, FILLING_USES);
+        }
+    }
+    let first = order_to_go(&sample, now, &disk.pace).first().copied()?;
+    Some(records.swap_remove(first))
 }
 
 /// Blocking: removes the bodies of entries that are gone.
@@ -138,24 +132,5 @@ pub(super) fn reclaim(shared: &Shared) {
     let Some(disk) = shared.disk.load_full() else { return };
     for id in doomed {
         shared.counted(disk.reclaim(id));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn used(last_use: u64, uses: u32, size: u64) -> RecencyRecord {
-        RecencyRecord { last_use, uses, size, id: 1, full_key: Vec::new() }
-    }
-
-    #[test]
-    fn idle_rarely_used_and_large_entries_go_first() {
-        let now = 1_000_000;
-        let worth = |record| dispensability(&record, now);
-        assert!(worth(used(now - 1000, 1, 0)) > worth(used(now - 10, 1, 0)));
-        assert!(worth(used(now - 1000, 1, 0)) > worth(used(now - 1000, 9, 0)));
-        assert!(worth(used(now - 1000, 1, 1 << 30)) > worth(used(now - 1000, 1, 1 << 10)));
-        assert!(worth(used(0, 1_000_000, 0)) > worth(used(now - 10, 1, 0)), "old fame fades");
     }
 }

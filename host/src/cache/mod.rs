@@ -37,6 +37,7 @@ pub mod targeted;
 mod upkeep;
 pub mod validation;
 pub mod vary;
+mod worth;
 mod writer;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::semantics::authority::Hostname;
 
+mod crawls;
 mod purging;
 mod variants;
 

@@ -24,6 +24,8 @@ use super::shared::Shared;
 const ROUND: Duration = Duration::from_secs(1);
 /// Rounds between two flushes of uses.
 const FLUSH_ROUNDS: u64 = 5;
+/// ... and, while there is so much to evict that a round does not end, rounds of evictions.
+const FLUSH_EVICTIONS: u64 = 16;
 /// So many purges are remembered; past that all entries are judged once and the purges forgotten.
 pub(super) const MAX_PURGES: u64 = 100_000;
 /// Scopes that wait to be swept; more are swept when there are too many purges to remember.
@@ -70,7 +72,14 @@ async fn run(shared: Weak<Shared>, cancel: CancellationToken) {
             if let Some(region) = shared.hot.region() {
                 region.watch();
             }
-            while eviction::evict(shared) && !shared.is_closing() {}
+            let mut evictions = 0u64;
+            while eviction::evict(shared) && !shared.is_closing() {
+                evictions += 1;
+                // What is used while a crawl presses must be seen to be used.
+                if evictions.is_multiple_of(FLUSH_EVICTIONS) {
+                    eviction::flush_uses(shared);
+                }
+            }
             if round.is_multiple_of(FLUSH_ROUNDS) {
                 eviction::flush_uses(shared);
                 shared.hot.share();

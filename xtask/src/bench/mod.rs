@@ -2,6 +2,7 @@
 //! fails on a figure: `hit` prints ratios to nginx, measured in turns, and `soak` prints how memory goes.
 
 mod contest;
+mod eviction;
 mod hello;
 mod hit;
 mod hosts;
@@ -27,6 +28,8 @@ pub enum Bench {
     Hit(hit::Options),
     /// Over TLS, proxyhost beside nginx: hits by HTTP/1.1 and HTTP/2, handshakes, idle connections, and many hosts.
     Tls(tls::Options),
+    /// Hit ratios of the cache's policy beside exact LRU and S3-FIFO, simulated on traces with scans.
+    Eviction(eviction::Options),
     /// Memory: over hits and over misses, and while one huge object is fetched once for many clients.
     Soak(soak::Options),
 }
@@ -52,8 +55,12 @@ impl Built {
 
 /// Installs what is missing, and measures.
 pub fn run(bench: &Bench, workspace: &Workspace) -> Result<()> {
-    setup::for_benchmarks()?;
+    // A simulation needs nothing installed.
+    if !matches!(bench, Bench::Eviction(_)) {
+        setup::for_benchmarks()?;
+    }
     match bench {
+        Bench::Eviction(options) => eviction::run(options),
         Bench::Hit(options) => hit::run(options, workspace),
         Bench::Tls(options) => tls::run(options, workspace),
         Bench::Soak(options) => soak::run(options, workspace),

@@ -8,7 +8,7 @@
 //! | entries | key, NUL NUL, variant | u8 count, so many field sets (newest first), u8: 1 an entry, 2 variants; entry, variants |
 //! | slices  | id u64, slice u32 | u32 length, u16 count, so many u32: CRC-32C of each 64 KiB |
 //! | slices  | id u64, FFFFFFFF | bytes: the full key of the entry that owns the body |
-//! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 uses, u64 size, u64 id, bytes: full key |
+//! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 sixteenths of uses, u64 size, u64 id, bytes: full key |
 //! | purges  | sequence u64 | u8 kind, bytes host, bytes path, prefix, glob or tag; if kind has 128 (soft) u64 milliseconds |
 //! | meta    | `sequence`, `next_id`, `bytes` | a number, i64, without CRC (it is added to by merging) |
 //!
@@ -45,6 +45,7 @@ use crate::cache::entry::{AsSent, EntryHead};
 use crate::cache::freshness::{Retention, Timing};
 use crate::cache::purges::{Purge, PurgeMode, PurgeScope, PurgeSequence};
 use crate::cache::vary::VaryFields;
+use crate::cache::worth::Use;
 use crate::clock::Timestamp;
 
 /// Key of the newest purge sequence in column `Meta`.
@@ -99,7 +100,7 @@ pub struct SliceRecord {
 pub struct RecencyRecord {
     /// Seconds since 1970.
     pub last_use: u64,
-    /// Uses, fading with time.
+    /// Uses, in sixteenths, faded until the last one (`cache/worth.rs`).
     pub uses: u32,
     /// Bytes when it was written; a hint.
     pub size: u64,
@@ -226,6 +227,11 @@ pub fn decode_owner(record: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl RecencyRecord {
+    /// What is known of the use, without of what.
+    pub fn of_use(&self) -> Use {
+        Use { last_use: self.last_use, uses: self.uses, size: self.size, id: self.id }
+    }
+
     /// Writes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::default();
