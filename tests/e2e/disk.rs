@@ -77,6 +77,39 @@ async fn flipped_bits_are_a_miss_and_never_wrong_bytes() {
 }
 
 #[tokio::test]
+async fn scrubbing_finds_what_rots_before_it_is_asked_for() {
+    let origin = big_origin().await;
+    let scrubbed = json!({ "cache": { "scrub": "1s", "free": "1MB", "memory": "1KB" } });
+    let host = setup().vhost(vhost("a.test").origin(&origin)).config(scrubbed).start().await;
+    host.get("/a").await.expect(200, pattern(1, 0..3_000_000));
+    host.get("/a").await.expect(200, pattern(1, 0..3_000_000)).cache("hit");
+    let bodies = files(&host.path("cache")).into_iter().filter(|file| {
+        std::fs::metadata(file).is_ok_and(|data| data.len() >= 3_000_000) && !file.to_string_lossy().contains("index")
+    });
+    let bodies: Vec<_> = bodies.collect();
+    assert_eq!(bodies.len(), 1, "{:?}", files(&host.path("cache")));
+    let mut bytes = std::fs::read(&bodies[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&bodies[0], bytes).unwrap();
+    let start = std::time::Instant::now();
+    while host.stats().await["cache"]["scrub"]["bad_pieces"] != 1 {
+        assert!(start.elapsed() < secs(20), "{}", host.stats().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(host.metric("proxyhost_cache_corrupt_pieces_total").await, 1.0);
+    assert!(host.metric("proxyhost_cache_scrubbed_bytes_total").await >= 3_000_000.0);
+    // The slice is mended by its next use, and found good from then on.
+    host.get("/a").await.expect(200, pattern(1, 0..3_000_000));
+    let read = host.metric("proxyhost_cache_scrubbed_bytes_total").await;
+    while host.metric("proxyhost_cache_scrubbed_bytes_total").await < read + 6_000_000.0 {
+        assert!(start.elapsed() < secs(40), "{}", host.stats().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(host.stats().await["cache"]["scrub"]["bad_pieces"], 1);
+}
+
+#[tokio::test]
 async fn bodies_that_vanished_are_a_miss() {
     let origin = big_origin().await;
     let mut host = Host::with(vhost("a.test").origin(&origin)).await;

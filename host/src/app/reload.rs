@@ -90,7 +90,7 @@ impl Inner {
             };
         changes.extend(self.tls.configure(&resolved.tls()).map_err(|error| vec![error.to_string()])?);
         self.admission.configure(connections(&resolved));
-        self.cache.configure(resolved.cache.disk_bytes, resolved.cache.memory_bytes);
+        self.cache.configure(&resolved.cache);
         let names = |all: &[crate::vhost::Settings]| all.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
         let (before, after) = (names(&old.hosts), names(&resolved.hosts));
         changes.extend(after.iter().filter(|name| !before.contains(name)).map(|name| format!("host {name} added")));

@@ -12,6 +12,8 @@ use crate::clock::Timestamp;
 const DISK_PAUSE: Duration = Duration::from_secs(15);
 /// ... and for so long when there was no room and eviction has made some.
 const FULL_PAUSE: Duration = Duration::from_secs(2);
+/// As a floor: the one that follows from the size of the file system.
+pub(super) const FLOOR_BY_SIZE: u64 = u64::MAX;
 /// This part of the file system stays free, at least and at most so many bytes (but never more than a quarter).
 const FLOOR_PART: u64 = 50;
 const FLOOR_BYTES_MIN: u64 = 16 << 20;
@@ -42,7 +44,10 @@ impl Shared {
     pub fn measure_space(&self) {
         let Some(disk) = self.disk.load_full() else { return };
         let Some(space) = disk.store.space() else { return };
-        let floor = (space.total / FLOOR_PART).clamp(FLOOR_BYTES_MIN.min(space.total / 4), FLOOR_BYTES_MAX);
+        let floor = match self.disk_floor.load(Ordering::Relaxed) {
+            FLOOR_BY_SIZE => (space.total / FLOOR_PART).clamp(FLOOR_BYTES_MIN.min(space.total / 4), FLOOR_BYTES_MAX),
+            floor => floor,
+        };
         let ceiling = (disk.bytes() + space.available).saturating_sub(floor);
         let budget = self.disk_budget.load(Ordering::Relaxed);
         self.disk_ceiling.store(ceiling, Ordering::Relaxed);

@@ -27,6 +27,7 @@ pub mod purges;
 mod purging;
 mod recovery;
 mod runs;
+pub mod scrub;
 mod shared;
 mod soft;
 pub mod storable;
@@ -69,7 +70,7 @@ use shared::Shared;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How the cache is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Folder: created if missing; refused if it is not empty and bears no mark of ours.
     pub dir: PathBuf,
@@ -77,6 +78,10 @@ pub struct Settings {
     pub disk_bytes: u64,
     /// Budget of the memory tier.
     pub memory_bytes: u64,
+    /// Bytes of the file system that stay free; none: a fiftieth of it, within bounds.
+    pub free_bytes: Option<u64>,
+    /// Everything on disk is read and checked once in this time; none: only what is asked for.
+    pub scrub: Option<Duration>,
 }
 
 /// The cache. Cheap to clone.
@@ -131,7 +136,11 @@ impl Cache {
     /// Call it within a tokio runtime.
     pub fn open(settings: Settings, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, CacheError> {
         match recovery::open(&settings.dir)? {
-            Opened::Disk(disk) => Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, Some(*disk)),
+            Opened::Disk(disk) => {
+                let cache = Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, Some(*disk))?;
+                cache.configure(&settings);
+                Ok(cache)
+            }
             Opened::Unusable { reason, has_index } => {
                 tracing::error!(%reason, "the cache folder is of no use; serving from memory alone");
                 let cache = Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, None)?;
@@ -288,6 +297,7 @@ impl Cache {
             fills: shared.fills.load(Ordering::Relaxed),
             purge_sequence: shared.purges.newest(),
             purges_remembered: shared.purges.records(),
+            scrub: shared.scrub.stats(),
             disk_error: shared.disk_state.lock().error.clone(),
         }
     }
@@ -297,11 +307,14 @@ impl Cache {
         lookup::describe(&self.shared, asked).await
     }
 
-    /// Changes the budgets at a reload.
-    pub fn configure(&self, disk_bytes: u64, memory_bytes: u64) {
-        self.shared.disk_budget.store(disk_bytes, Ordering::Relaxed);
-        self.shared.hot.set_budget(memory_bytes);
-        self.shared.wake.notify_one();
+    /// Changes all but the folder, at a reload.
+    pub fn configure(&self, settings: &Settings) {
+        let shared = &self.shared;
+        shared.disk_budget.store(settings.disk_bytes, Ordering::Relaxed);
+        shared.disk_floor.store(settings.free_bytes.unwrap_or(disk_use::FLOOR_BY_SIZE), Ordering::Relaxed);
+        shared.hot.set_budget(settings.memory_bytes);
+        shared.scrub.configure(settings.scrub);
+        shared.wake.notify_one();
     }
 
     /// Flushes recency and closes the index; fills under way are not committed.
@@ -351,6 +364,8 @@ pub struct Stats {
     pub purge_sequence: u64,
     /// Purges that are held against what is looked up, until all that they hit is gone from the disk.
     pub purges_remembered: u64,
+    /// How far the check of everything on disk is.
+    pub scrub: scrub::ScrubStats,
     /// Why the disk is out of use, if it is.
     pub disk_error: Option<String>,
 }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::{BodyParts, Fill, SlicedBody};
 use super::disk::{CHUNK, Committed, Disk, DiskError};
-use super::disk_use::DiskState;
+use super::disk_use::{self, DiskState};
 use super::entry::{Entry, EntryBody, EntryHead, SLICE_BYTES};
 use super::fill::Flights;
 use super::front::{self, Front};
@@ -27,6 +27,7 @@ use super::purge_table::{PurgeTable, Verdict};
 use super::purges::{PurgeListener, PurgeScope};
 use super::purging::Custody;
 use super::runs::Runs;
+use super::scrub::Scrub;
 use super::vary::{VariantKey, VaryFields};
 use super::writer::Writer;
 use crate::clock::Clock;
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     pub paused_until: AtomicU64,
     /// As configured.
     pub disk_budget: AtomicU64,
+    /// Bytes of the file system that stay free, or `disk_use::FLOOR_BY_SIZE`.
+    pub disk_floor: AtomicU64,
     /// What the file system has room for, as it was last looked at.
     pub disk_ceiling: AtomicU64,
     /// The most that a fill waits for room for: eviction makes so much beyond what is used.
@@ -81,6 +84,7 @@ pub(super) struct Shared {
     noted: Box<[Mutex<Vec<Arc<Slot>>>]>,
     next_note: AtomicUsize,
     pub fills: AtomicU64,
+    pub scrub: Scrub,
 }
 
 /// Entries whose first fill is under way.
@@ -112,6 +116,7 @@ impl Shared {
             disk_state: Mutex::default(),
             paused_until: AtomicU64::new(0),
             disk_budget: AtomicU64::new(disk_bytes),
+            disk_floor: AtomicU64::new(disk_use::FLOOR_BY_SIZE),
             disk_ceiling: AtomicU64::new(u64::MAX),
             room_wanted: AtomicU64::new(0),
             ids: AtomicU64::new(first_id),
@@ -131,6 +136,7 @@ impl Shared {
             noted: sharded(),
             next_note: AtomicUsize::new(0),
             fills: AtomicU64::new(0),
+            scrub: Scrub::default(),
         })
     }
 
@@ -544,13 +550,18 @@ impl Shared {
             };
             let bytes = record.and_then(read);
             if bytes.is_none() {
-                shared.metrics.cache_corruptions.inc();
-                tracing::warn!(body = id, slice, "a slice on disk is damaged or gone; it will be fetched again");
-                shared.counted(disk.drop_slice(id, slice));
+                shared.slice_is_bad(&disk, id, slice);
             }
             bytes
         };
         self.tracker.spawn_blocking(read).await.ok().flatten()
+    }
+
+    /// Blocking: forgets a slice that is not what it was.
+    pub fn slice_is_bad(&self, disk: &Disk, id: u64, slice: u64) {
+        self.metrics.cache_corruptions.inc();
+        tracing::warn!(body = id, slice, "a slice on disk is damaged or gone; it will be fetched again");
+        self.counted(disk.drop_slice(id, slice));
     }
 
     /// Blocking: stores a slice. False if the disk did not take it.

@@ -20,6 +20,7 @@ use crate::semantics::authority::Hostname;
 
 mod crawls;
 mod purging;
+mod scrubbing;
 mod variants;
 
 struct Rig {
@@ -50,9 +51,9 @@ impl Rig {
     }
 
     async fn settle(&self) {
-        // Until nothing is on its way to the disk; the three tasks of `upkeep` stay.
+        // Until nothing is on its way to the disk; the four tasks of `upkeep` stay.
         for _ in 0..500 {
-            if self.cache.shared.tracker.len() <= 3 {
+            if self.cache.shared.tracker.len() <= 4 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -385,6 +386,24 @@ async fn a_file_system_with_less_room_than_the_budget_is_not_filled_up() {
 }
 
 #[tokio::test]
+async fn what_is_to_stay_free_can_be_told() {
+    let rig = Rig::new();
+    for number in 0..20 {
+        assert!(rig.keep(&format!("/{number}"), &bytes(100_000)).await);
+    }
+    let shared = rig.cache.shared.clone();
+    let used = shared.disk_bytes();
+    rig.store.set_space(Space { available: 1 << 30, total: 1 << 40 });
+    let free_bytes = Some((1 << 30) + used / 2);
+    rig.cache.configure(&Settings { disk_bytes: 1 << 30, memory_bytes: 1 << 20, free_bytes, ..Settings::default() });
+    shared.measure_space();
+    assert_eq!(shared.disk_limit(), used - used / 2);
+    rig.cache.configure(&Settings { disk_bytes: 1 << 30, memory_bytes: 1 << 20, ..Settings::default() });
+    shared.measure_space();
+    assert_eq!(shared.disk_limit(), used, "a GiB, where nothing is told");
+}
+
+#[tokio::test]
 async fn a_body_of_the_wrong_length_is_never_kept() {
     let rig = Rig::new();
     for (announced, sent) in [(100_000, 99_999), (100_000, 100_001), (10, 9), (10, 11)] {
@@ -497,7 +516,7 @@ proptest! {
 async fn a_folder_is_closed_copied_and_opened_again_with_all_that_was_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let open = |path: PathBuf| {
-        let settings = Settings { dir: path, disk_bytes: 1 << 30, memory_bytes: 16 << 20 };
+        let settings = Settings { dir: path, disk_bytes: 1 << 30, memory_bytes: 16 << 20, ..Settings::default() };
         Cache::open(settings, Clock::System, Metrics::new().0).unwrap()
     };
     let first = dir.path().join("first");
@@ -532,7 +551,8 @@ async fn a_folder_is_closed_copied_and_opened_again_with_all_that_was_in_it() {
 async fn a_folder_passes_to_another_program_and_back() {
     let dir = tempfile::tempdir().unwrap();
     let open = || {
-        let settings = Settings { dir: dir.path().to_owned(), disk_bytes: 1 << 30, memory_bytes: 0 };
+        let settings =
+            Settings { dir: dir.path().to_owned(), disk_bytes: 1 << 30, memory_bytes: 0, ..Settings::default() };
         let cache = Cache::open(settings, Clock::System, Metrics::new().0).unwrap();
         Rig { cache, ..Rig::new() }
     };
@@ -577,7 +597,12 @@ async fn a_folder_passes_to_another_program_and_back() {
 async fn a_folder_that_cannot_be_used_leaves_a_cache_in_memory_that_says_why() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
-    let settings = Settings { dir: dir.path().join("file/cache"), disk_bytes: 1 << 30, memory_bytes: 64 << 20 };
+    let settings = Settings {
+        dir: dir.path().join("file/cache"),
+        disk_bytes: 1 << 30,
+        memory_bytes: 64 << 20,
+        ..Settings::default()
+    };
     let cache = Cache::open(settings, Clock::System, Metrics::new().0).unwrap();
     assert!(cache.stats().disk_error.is_some());
     let rig = Rig { cache, ..Rig::new() };

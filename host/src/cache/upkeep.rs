@@ -18,6 +18,7 @@ use super::key;
 use super::purge_table::{Marks, Verdict};
 use super::purges::PurgeScope;
 use super::recovery;
+use super::scrub;
 use super::shared::Shared;
 
 /// Between rounds, when nothing wakes it.
@@ -33,21 +34,23 @@ pub(super) const MAX_SWEEPS: usize = 100_000;
 /// Records that are judged in one go.
 const PART: usize = CHUNK / 4;
 /// Between parts of a sweep: it must not be felt.
-const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts the task.
 pub(super) fn start(shared: &Arc<Shared>) {
     let cancel = CancellationToken::clone(&shared.cancel.load());
     let rounds = run(Arc::downgrade(shared), cancel.clone());
     let sweeps = sweep_all(Arc::downgrade(shared), cancel.clone());
+    let scrub = scrub::run(Arc::downgrade(shared), cancel.clone());
     let garbage = collect(Arc::downgrade(shared), cancel);
     shared.tracker.spawn(rounds);
     shared.tracker.spawn(sweeps);
+    shared.tracker.spawn(scrub);
     shared.tracker.spawn(garbage);
 }
 
 /// Does something on the blocking pool; none if the cache is gone.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     shared: &Weak<Shared>,
     work: impl FnOnce(&Arc<Shared>) -> T + Send + 'static,
 ) -> Option<T> {

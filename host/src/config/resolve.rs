@@ -207,6 +207,9 @@ impl Resolver<'_> {
                 .size("disk")
                 .unwrap_or_else(|| defaults::disk_bytes((self.surroundings.disk_free)(folder))),
             memory_bytes: cache.size("memory").unwrap_or_else(|| defaults::memory_bytes(self.surroundings.memory)),
+            free_bytes: cache.size("free"),
+            // Off is no duration.
+            scrub: cache.duration("scrub"),
         }
     }
 }

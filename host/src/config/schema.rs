@@ -129,7 +129,22 @@ static CACHE: Shape = Shape::Object(&[
     ),
     field("disk", &SIZE, Computed("10 GB, or half of what is free if that is less"), "Budget on disk."),
     field("memory", &SIZE, Computed("a quarter of the memory, at most 1 GiB"), "Budget of the memory tier."),
+    field(
+        "free",
+        &SIZE,
+        Computed("a fiftieth of the file system, at least 16 MiB and at most 1 GiB"),
+        "What of the file system stays free: where there is less room than `disk`, the cache keeps less.",
+    ),
+    field(
+        "scrub",
+        &SCRUB,
+        Default("\"off\""),
+        "Everything on disk is read and held against its checksums once in this time; \"off\": what is asked for alone.",
+    ),
 ]);
+
+static SCRUB: Shape =
+    Shape::Either(&[Shape::Leaf(Leaf::Choice(&["off"])), Shape::Leaf(Leaf::Duration { least_ms: 1000 })]);
 
 static ORIGINS: Shape = Shape::Names { name: "at least one origin", each: &ORIGIN, least: 1 };
 static ORIGIN: Shape = Shape::OneKind {

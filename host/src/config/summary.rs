@@ -35,6 +35,7 @@ impl Resolved {
                 "dir": self.cache.dir.display().to_string(),
                 "disk": self.cache.disk_bytes,
                 "memory": self.cache.memory_bytes,
+                "scrub": self.cache.scrub.map_or_else(|| "off".to_owned(), duration),
             },
             "policies": self.policies.folder.display().to_string(),
             "origins": self.origins.iter().map(|origin| (origin.name.clone(), show_origin(origin))).collect::<Map<_, _>>(),
@@ -51,6 +52,9 @@ impl Resolved {
             "keys": capabilities.keys.iter()
                 .map(|(name, key)| (name.clone(), json!(key.path.display().to_string()))).collect::<Map<_, _>>(),
         });
+        if let Some(bytes) = self.cache.free_bytes {
+            shown["cache"]["free"] = bytes.into();
+        }
         if self.http3 {
             shown["listen"]["http3"] = true.into();
         }

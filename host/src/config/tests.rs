@@ -475,7 +475,8 @@ fn a_file_that_is_missing_is_told() {
 #[test]
 fn what_is_shown_can_be_read_again() {
     let folder = Folder::new();
-    let first = folder.host(json!({ "origin": "site", "policy": ["a.wasm"], "ttl": "90s" })).expect("it serves");
+    let mut first = folder.host(json!({ "origin": "site", "policy": ["a.wasm"], "ttl": "90s" })).expect("it serves");
+    (first.cache.free_bytes, first.cache.scrub) = (Some(5 << 20), Some(Duration::from_secs(7 * 86_400)));
     let mut shown = first.show();
     shown["admin"] = json!({});
     let second = folder.read(&shown.to_string()).expect("it serves again");

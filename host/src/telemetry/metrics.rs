@@ -133,6 +133,7 @@ table! {
     cache_evictions: Counter, "cache_evictions", "Entries evicted from disk";
     cache_fills: Gauge, "cache_fills_active", "Fills under way";
     cache_corruptions: Counter, "cache_corrupt_pieces", "Records and slices whose checksum did not match: each became a miss";
+    cache_scrubbed_bytes: Counter, "cache_scrubbed_bytes", "Bytes on disk that were read to check them";
     cache_disk_errors: Counter, "cache_disk_errors", "Reads and writes of the cache folder that failed";
     purges: Counter, "purge_requests", "Purges carried out";
     cache_tags_left_out: Counter, "cache_tags_left_out", "Tags of responses that are not kept: too many or too long";

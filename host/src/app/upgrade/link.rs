@@ -185,7 +185,8 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
 
     fn open(folder: &Path) -> Cache {
-        let settings = Settings { dir: folder.to_owned(), disk_bytes: 1 << 30, memory_bytes: 1 << 20 };
+        let settings =
+            Settings { dir: folder.to_owned(), disk_bytes: 1 << 30, memory_bytes: 1 << 20, ..Settings::default() };
         Cache::open(settings, Clock::System, Metrics::new().0).unwrap()
     }
 

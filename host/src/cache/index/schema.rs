@@ -10,7 +10,7 @@
 //! | slices  | id u64, FFFFFFFF | bytes: the full key of the entry that owns the body |
 //! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 sixteenths of uses, u64 size, u64 id, bytes: full key |
 //! | purges  | sequence u64 | u8 kind, bytes host, bytes path, prefix, glob or tag; if kind has 128 (soft) u64 milliseconds |
-//! | meta    | `sequence`, `next_id`, `bytes` | a number, i64, without CRC (it is added to by merging) |
+//! | meta    | `sequence`, `next_id`, `bytes`, `scrub_began`, `scrub_at` | a number, i64, without CRC (it is added to by merging) |
 //!
 //! A field set is u8 count and so many names. Only the record with the empty variant, the base of a key, has field sets: they
 //! say which variants there may be. An empty set stands for the entry in the base itself. It has the variants too, oldest first
@@ -54,6 +54,10 @@ pub const META_SEQUENCE: &[u8] = b"sequence";
 pub const META_NEXT_ID: &[u8] = b"next_id";
 /// Key of the running total of bytes.
 pub const META_BYTES: &[u8] = b"bytes";
+/// Key of when the newest scrubbing began, in seconds since 1970.
+pub const META_SCRUB_BEGAN: &[u8] = b"scrub_began";
+/// Key of the body that scrubbing is at; -1: it is done.
+pub const META_SCRUB_AT: &[u8] = b"scrub_at";
 /// Field sets that a base remembers.
 pub const MAX_FIELD_SETS: usize = 4;
 /// The number of a slice record that holds the owner's key.

@@ -91,13 +91,14 @@ async fn what_comes_again_after_it_was_evicted_has_what_it_had() {
     rig.get("/a").await;
     eviction::flush_uses(&rig.cache.shared);
     assert_eq!(used(&rig), Some(3 * ONE_USE));
-    rig.cache.configure(0, 1 << 20);
+    let budget = |disk_bytes| Settings { disk_bytes, memory_bytes: 1 << 20, ..Settings::default() };
+    rig.cache.configure(&budget(0));
     while used(&rig).is_some() {
         // The housekeeping in the background may be at it.
         eviction::evict(&rig.cache.shared);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    rig.cache.configure(1 << 30, 1 << 20);
+    rig.cache.configure(&budget(1 << 30));
     rig.keep("/a", b"body").await;
     assert_eq!(used(&rig), Some(4 * ONE_USE));
 }
