@@ -171,3 +171,38 @@ async fn a_purge_of_the_path_takes_its_parts() {
     host.purge(json!({ "host": "a.test", "path": "/a" })).await;
     ranged(&host, "-5").await.expect(206, "56789").cache("miss");
 }
+
+#[tokio::test]
+async fn a_part_that_ends_early_is_no_whole() {
+    // Without a length of its own, and closed after half of it.
+    let head = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\nCache-Control: max-age=600\r\nConnection: close\r\n";
+    for rest in ["\r\n01234", "Transfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n0\r\n\r\n"] {
+        let origin = Origin::serving("/a", raw(format!("{head}{rest}"))).await;
+        let host = Host::with(vhost("a.test").origin(&origin)).await;
+        assert!(host.call("GET", "/a").range("0-9").attempt().await.is_err(), "{rest:?}");
+        origin.set("/a", ok(WHOLE).cache_control("max-age=600"));
+        host.get("/a").await.expect(200, WHOLE).cache("miss");
+    }
+    // And one that goes on is cut off where it should have ended, or breaks off.
+    let long = "Transfer-Encoding: chunked\r\n\r\nf\r\n0123456789abcde\r\n0\r\n\r\n";
+    let origin = Origin::serving("/a", raw(format!("{head}{long}"))).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let _ = host.call("GET", "/a").range("0-9").attempt().await;
+    origin.set("/a", ok(WHOLE).cache_control("max-age=600"));
+    host.get("/a").await.expect(200, WHOLE);
+    ranged(&host, "5-").await.expect(206, "56789");
+}
+
+#[tokio::test]
+async fn a_part_that_the_origin_has_no_more_is_not_served_any_more() {
+    for answer in [ok("another").etag("\"2\"").cache_control("no-store"), reply(410, "").cache_control("no-store")] {
+        let origin = Origin::answering(|seen| exact(seen, "\"1\"")).await;
+        let host = Host::with(vhost("a.test").origin(&origin)).await;
+        ranged(&host, "-5").await.expect(206, "56789");
+        origin.set("/a", answer);
+        host.get("/a").await;
+        let asked = origin.requests();
+        ranged(&host, "-3").await;
+        assert!(origin.requests() > asked, "{:?}", origin.seen());
+    }
+}

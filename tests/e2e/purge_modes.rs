@@ -284,7 +284,8 @@ async fn the_purge_method_knows_the_headers_of_others_and_answers_in_json() {
 async fn the_command_line_takes_many_arguments_and_lists_of_any_length() {
     let (_origin, host) = tagged().await;
     tokio::time::sleep(millis(300)).await;
-    let purge = async |arguments: &[&str]| host.cli(&[&["purge"], arguments].concat()).await;
+    let admin = host.admin_address().to_string();
+    let purge = async |arguments: &[&str]| host.cli(&[&["purge", "--admin", &admin], arguments].concat()).await;
     let dry = purge(&["--host", "a.test", "--glob", "/img/**", "--tag", "page", "--dry-run"]).await;
     assert_eq!(dry.code(0).stdout, "would purge 5 entries\n");
     let soft = purge(&["--host", "a.test", "--path", PATHS[0], "--path", "/", "--soft", "--json"]).await;

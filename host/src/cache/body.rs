@@ -177,15 +177,24 @@ impl State {
     }
 
     /// Lets go of unstored slices that no reader is on its way to, beyond what may be held. Returns how many are still too
-    /// many, and whether any were let go.
-    pub fn release_unstored(&mut self) -> (usize, bool) {
+    /// many, and whether any were let go. `last` is the slice that came in last; of a body that can be fetched in parts only those
+    /// right before it count: readers elsewhere have fills of their own, and those that wait for each other would wait for ever.
+    pub fn release_unstored(&mut self, last: u64, sliceable: bool) -> (usize, bool) {
+        let patience = if sliceable { WAIT_SLICES } else { u64::MAX };
+        let ours = |slice: u64| !sliceable || (slice <= last && last - slice <= WAIT_SLICES + MAX_UNSTORED as u64);
+        let is_wanted = |slice: u64, readers: &HashMap<u64, u64>| {
+            let from = slice.saturating_sub(patience) * SLICE_BYTES;
+            readers.values().any(|position| (from..(slice + 1) * SLICE_BYTES).contains(position))
+        };
+        let readers = &self.readers;
+        let before = self.held.len();
+        self.held.retain(|slice, held| !held.unstored || ours(*slice) || is_wanted(*slice, readers));
+        let mut released = self.held.len() < before;
         let mut unstored: Vec<u64> =
-            self.held.iter().filter(|(_, held)| held.unstored).map(|(slice, _)| *slice).collect();
-        let slowest = self.readers.values().min().copied();
-        let mut released = false;
+            self.held.iter().filter(|(slice, held)| held.unstored && ours(**slice)).map(|(slice, _)| *slice).collect();
         while unstored.len() > MAX_UNSTORED {
             let first = unstored[0];
-            if slowest.is_some_and(|position| position < (first + 1) * SLICE_BYTES) {
+            if is_wanted(first, &self.readers) {
                 return (unstored.len() - MAX_UNSTORED, released);
             }
             self.held.remove(&first);

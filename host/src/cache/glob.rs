@@ -6,6 +6,9 @@ use percent_encoding::percent_decode_str;
 /// The longest pattern, in bytes as written: what is matched against every path costs, at worst, its length times the path's.
 pub const GLOB_MOST_BYTES: usize = 512;
 
+/// The most wildcards of a pattern: each is one more way to read every path.
+pub const GLOB_MOST_WILDCARDS: usize = 16;
+
 /// A pattern, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
@@ -45,6 +48,9 @@ impl Glob {
                 tokens.push(if stars == 1 { Token::Run } else { Token::Anything });
                 rest = &rest[stars..];
             }
+        }
+        if tokens.iter().filter(|token| !matches!(token, Token::Is(_))).count() > GLOB_MOST_WILDCARDS {
+            return Err(format!("must have at most {GLOB_MOST_WILDCARDS} of `*`, `**` and `?`"));
         }
         Ok(Self { tokens })
     }

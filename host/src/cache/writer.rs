@@ -165,7 +165,7 @@ impl Writer {
         } else {
             unstored(&self.body, &self.progress, slice);
         }
-        self.wait_for_readers().await;
+        self.wait_for_readers(slice).await;
     }
 
     /// Whether the disk may have what comes: it works, the entry was not removed, purged or given up, and could fit.
@@ -203,11 +203,11 @@ impl Writer {
 
     /// Slices that the disk did not take are kept for readers on their way, and the fill waits for those; when there are none,
     /// they are let go.
-    async fn wait_for_readers(&mut self) {
+    async fn wait_for_readers(&mut self, last: u64) {
         loop {
             let mut changed = pin!(self.body.changed.notified());
             changed.as_mut().enable();
-            let (too_many, released) = self.body.state.lock().release_unstored();
+            let (too_many, released) = self.body.state.lock().release_unstored(last, self.body.is_sliceable());
             if released
                 && !self.body.is_sliceable()
                 && let Some(entry) = &self.entry

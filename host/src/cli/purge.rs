@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use proxyhost::purge::{self, Kind};
@@ -13,6 +14,11 @@ use super::{Door, Failure, ask};
 
 /// Lines of a list that go in one request, and their bytes.
 const PART_LINES: usize = 5_000;
+/// The same of patterns, of which only so many can wait to be applied.
+const PART_GLOBS: usize = 100;
+/// How often a part is sent that there was no room for, and the pause in between: a minute.
+const PART_TRIES: u32 = 120;
+const PART_PAUSE: Duration = Duration::from_millis(500);
 const PART_BYTES: usize = 1 << 20;
 /// The longest line: longer than any path or tag.
 const LINE_BYTES: u64 = 64 << 10;
@@ -139,6 +145,7 @@ fn from_list(file: &Path, purge: &Purge, list: &Path, door: &Door) -> Result<Val
         (Box::new(BufReader::new(opened)), Some(length))
     };
     let (kind, name) = purge.each.kind();
+    let most_lines = if kind == Kind::Glob { PART_GLOBS } else { PART_LINES };
     let host = match (&purge.host, kind) {
         (Some(_), Kind::Host) => return Err(mendable("--host and --each host say both which host")),
         (host, _) => host.as_deref(),
@@ -168,7 +175,7 @@ fn from_list(file: &Path, purge: &Purge, list: &Path, door: &Door) -> Result<Val
         }
         part_bytes += text.len();
         part.push(text.to_owned());
-        if part.len() == PART_LINES || part_bytes >= PART_BYTES {
+        if part.len() == most_lines || part_bytes >= PART_BYTES {
             send(file, purge, door, (name, &part), &mut sum)?;
             part.clear();
             part_bytes = 0;
@@ -186,7 +193,18 @@ fn from_list(file: &Path, purge: &Purge, list: &Path, door: &Door) -> Result<Val
 }
 
 fn send(file: &Path, purge: &Purge, door: &Door, list: (&str, &[String]), sum: &mut Sum) -> Result<(), Failure> {
-    let answer = ask(file, door, "POST", "/purge", Some(&purge.body(&[list]))).map_err(|failure| match failure {
+    let body = purge.body(&[list]);
+    let mut tries = 1;
+    let answer = loop {
+        match ask(file, door, "POST", "/purge", Some(&body)) {
+            Err(Failure::Other(reason)) if tries < PART_TRIES && reason.contains("ask again later") => {
+                tries += 1;
+                std::thread::sleep(PART_PAUSE);
+            }
+            answer => break answer,
+        }
+    };
+    let answer = answer.map_err(|failure| match failure {
         Failure::Other(reason) => Failure::Other(format!("{reason}{}", sum.so_far())),
         Failure::Mendable(mut lines) => {
             lines.extend(Some(sum.so_far()).filter(|text| !text.is_empty()));

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::deliver::Deliverable;
 use super::failure;
 use super::outcome::{Outcome, Word};
+use super::parts::PART;
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Routed, method_allowed};
 use crate::cache::error::CacheError;
@@ -176,7 +177,7 @@ pub fn key(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
 
 /// The key of a part of what has that key.
 pub fn key_of_part(carried: &Carried) -> Result<CacheKey, KeyTooLong> {
-    key_with(carried, Some((":part", "1")))
+    key_with(carried, Some((PART, "1")))
 }
 
 fn key_with(carried: &Carried, more: Option<(&'static str, &'static str)>) -> Result<CacheKey, KeyTooLong> {

@@ -163,7 +163,15 @@ impl Fill {
                 status if self.stale_for(status) => {
                     return self.serve_stale("origin-error", Some(status));
                 }
-                _ => return self.whole(come, ask.kind(), None).await,
+                status => {
+                    // Another version, or none: what was kept of the one before is not served any more.
+                    if let Some(lacks) = missing.take()
+                        && !status.is_server_error()
+                    {
+                        lacks.forget(&self.carried);
+                    }
+                    return self.whole(come, ask.kind(), None).await;
+                }
             }
         }
     }

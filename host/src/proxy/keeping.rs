@@ -64,7 +64,7 @@ pub fn storable_by(carried: &Carried, status: StatusCode, headers: &HeaderMap) -
     let request = &carried.exchange.request.headers;
     let may_be_of_a_loop = status.is_server_error()
         || (status.is_client_error() && !matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE));
-    if may_be_of_a_loop && !carried.peer_trusted && request.contains_key(CDN_LOOP) {
+    if may_be_of_a_loop && request.contains_key(CDN_LOOP) {
         // A CDN behind us refuses what says that it has been there. RFC 8586 has it passed on whoever wrote it, so that anyone
         // can bring such a refusal about: for himself.
         return Storable::No(NotStorable::RequestLoop);

@@ -29,6 +29,9 @@ use crate::semantics::byte_range::{self, ByteRange, ContentRange, RangeSpec, Res
 use crate::semantics::etag::EntityTag;
 use crate::semantics::precondition;
 
+/// The part of a key that parts of representations have.
+pub const PART: &str = ":part";
+
 /// Where a part lies in its representation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -195,6 +198,11 @@ impl Missing {
     }
 }
 
+/// Whether a part lies under a key.
+pub fn is_key_of_part(key: &CacheKey) -> bool {
+    key.parts().any(|(name, _)| name == PART)
+}
+
 impl Fill {
     /// The whole, of what was kept and what has come.
     pub async fn complete(self, come: Come, missing: Missing) -> Early {
@@ -232,6 +240,9 @@ impl Fill {
         if let Some(lead) = self.lead.take() {
             lead.release(None);
         }
+        // Neither more nor less than it says: what ends early breaks off, and is kept by nobody.
+        come.response.body = exactly(come.response.body, span.range.len(), self.carried.site.host.origin.name());
+        come.response.length = Some(span.range.len());
         if EntityTag::of(&come.response.headers).is_some_and(|tag| !tag.weak)
             && let Some(part) = Part::find(&self.carried).await
             && part.is_of(&come.response.headers)

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::compression::is_key_of_form;
 use super::deliver::Source;
+use super::parts::is_key_of_part;
 use super::request::{self, Upload};
 use super::steps::{self, Carried, Routed};
 use super::{Peer, Proxy};
@@ -69,7 +70,8 @@ impl Proxy {
                 let mut survey = proxy.cache.survey(scope);
                 while let Some(page) = survey.next().await {
                     // A compressed form is made anew of what is fetched, and a part says nothing of the whole.
-                    let originals = page.into_iter().filter(|kept| !is_key_of_form(&kept.key) && !is_key_of_part(&kept.key));
+                    let originals =
+                        page.into_iter().filter(|kept| !is_key_of_form(&kept.key) && !is_key_of_part(&kept.key));
                     let older = originals.filter(|kept| kept.sequence < sequence.0);
                     let fetches = stream::iter(older);
                     fetches.for_each_concurrent(FETCHES_AT_ONCE, |kept| one(&proxy, kept, sequence)).await;

@@ -12,6 +12,8 @@ use crate::clock::Clock;
 
 /// Things purged by one request: more come in several.
 pub const SCOPES_MOST: usize = 10_000;
+/// Of them patterns: what can wait to be applied.
+pub const GLOBS_MOST: usize = 256;
 /// Time for counting what paths hit, before they are purged.
 const COUNTING_PATHS: Duration = Duration::from_secs(5);
 /// Time for counting in a dry run, which may read all of the index.

@@ -11,7 +11,7 @@
 use http::HeaderMap;
 use serde::{Deserialize, Deserializer};
 
-use super::order::{Action, Order, SCOPES_MOST};
+use super::order::{Action, GLOBS_MOST, Order, SCOPES_MOST};
 use crate::cache::glob::Glob;
 use crate::cache::purges::PurgeScope;
 use crate::cache::tags::{self, TAG_MOST_BYTES};
@@ -123,6 +123,12 @@ pub fn parse_request(body: &[u8]) -> Result<Order, String> {
     if many == 0 {
         let Some(host) = host else { return refuse("\"host\" is missing (or \"all\": true, for every host)") };
         return Ok(order(vec![PurgeScope::Host { host }]));
+    }
+    if host.is_some() && body.hosts.is_some() {
+        return refuse("\"host\" and \"hosts\" do not go together");
+    }
+    if body.globs.as_ref().is_some_and(|globs| globs.len() > GLOBS_MOST) {
+        return Err(format!("\"globs\" has more than {GLOBS_MOST}: purge them in parts"));
     }
     let mut scopes = Vec::new();
     for (name, kind, texts) in lists {
