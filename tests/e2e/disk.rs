@@ -98,7 +98,6 @@ async fn scrubbing_finds_what_rots_before_it_is_asked_for() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(host.metric("proxyhost_cache_corrupt_pieces_total").await, 1.0);
-    assert!(host.metric("proxyhost_cache_scrubbed_bytes_total").await >= 3_000_000.0);
     // The slice is mended by its next use, and found good from then on.
     host.get("/a").await.expect(200, pattern(1, 0..3_000_000));
     let read = host.metric("proxyhost_cache_scrubbed_bytes_total").await;

@@ -76,6 +76,7 @@ async fn a_pass_goes_on_where_a_crash_broke_it_off_and_nothing_is_read_unasked()
     hourly(&rig);
     until(&rig, |stats| stats.finished_s > 0).await;
     let stats = rig.cache.stats().scrub;
-    assert!(stats.read_bytes < 12 * SLICE_BYTES, "{stats:?}");
+    // From the beginning it would be 24.
+    assert!(stats.read_bytes < 16 * SLICE_BYTES, "{stats:?}");
     assert_eq!(stats.bad_pieces, 0);
 }
