@@ -9,8 +9,9 @@ mod site;
 
 use std::process::ExitCode;
 
-use harness::host::{Host, setup, vhost};
+use harness::host::Host;
 use harness::s3::S3Server;
+use harness::setup::{setup, vhost};
 use harness::sign::{Own, Poormanscdn, epoch_in, own_link, poormanscdn_query};
 use serde_json::json;
 

@@ -13,7 +13,7 @@ fn minimal() -> Value {
 /// The minimal file with these members laid over it.
 fn but(members: Value) -> Value {
     let mut config = minimal();
-    harness::host::merge(&mut config, &members);
+    harness::setup::merge(&mut config, &members);
     config
 }
 

@@ -1,8 +1,8 @@
 //! Reloading hosts.json: all or nothing (issue line 4).
 
-use harness::host::merge;
 use harness::policies;
 use harness::prelude::*;
+use harness::setup::merge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Answer, Call};
-use crate::host::AsOrigin;
 use crate::s3::REGION;
+use crate::setup::AsOrigin;
 use crate::sign::sigv4;
 
 /// The program: `PROXYHOST_GARAGE`, or `garage` in the cache folder's `bin`.

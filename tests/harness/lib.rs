@@ -26,6 +26,7 @@ pub mod policies;
 mod process;
 pub mod python;
 pub mod s3;
+pub mod setup;
 pub mod sign;
 pub mod timed;
 pub mod tls;
@@ -45,9 +46,10 @@ pub mod prelude {
     pub use crate::certs::Certificate;
     pub use crate::client::{Answer, Call, RawAnswer};
     pub use crate::content::{Content, generated, pattern};
-    pub use crate::host::{AsOrigin, Host, Refusal, Setup, VirtualHost, setup, vhost};
+    pub use crate::host::Host;
     pub use crate::origin::{Gate, Origin, Reply, hang, ok, raw, redirect, reply};
     pub use crate::s3::{Fault, Object, S3Server, object};
+    pub use crate::setup::{AsOrigin, Refusal, Setup, VirtualHost, setup, vhost};
     pub use crate::tls::Secure;
     pub use crate::{eventually, millis, secs};
 }

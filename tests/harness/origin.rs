@@ -23,7 +23,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::certs::Certificate;
 use crate::content::Content;
-use crate::host::AsOrigin;
+use crate::setup::AsOrigin;
 
 mod reply;
 mod tls;
@@ -262,7 +262,7 @@ impl Origin {
     /// Sets `timeouts` and other members of the origin in hosts.json.
     pub fn with(&self, members: Value) -> Value {
         let mut value = self.as_origin();
-        crate::host::merge(&mut value, &members);
+        crate::setup::merge(&mut value, &members);
         value
     }
 }

@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::content::Content;
-use crate::host::AsOrigin;
+use crate::setup::AsOrigin;
 
 /// The access key that the server knows.
 pub const ACCESS_KEY: &str = "AKIAHARNESSEXAMPLE";

@@ -14,7 +14,7 @@ use proxyhost::telemetry::metrics::Metrics;
 use tempfile::TempDir;
 
 use crate::client::{Answer, Call};
-use crate::host::Setup;
+use crate::setup::Setup;
 
 /// A running proxy whose clock is ours.
 pub struct TimedHost {

@@ -1,48 +1,40 @@
 //! Builds the rooms in order, runs, reloads, drains. The only place that knows all of them.
 
 mod certificates;
+mod control;
 mod generation;
 mod reload;
 mod service_manager;
+mod services;
 mod upgrade;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use self::certificates::{Certificates, secure};
+use self::services::{AdminService, ProxyService};
 use self::upgrade::{Predecessor, Program};
-use crate::admin::{self, Admin, Control, NotDone};
+use crate::admin::{self, Admin};
 use crate::cache::Cache;
-use crate::cache::error::CacheError;
 use crate::clock::Clock;
 use crate::config::{self, Mistakes, Resolved};
 use crate::listener::admission::Admission;
-use crate::listener::{self, Address, Connection, Http3, Listening, RequestBody, Workers};
-use crate::local::Local;
+use crate::listener::{self, Address, Http3, Listening, Workers};
 use crate::policy::Policies;
-use crate::proxy::explain::{self, Question};
-use crate::proxy::{self, Peer, Proxy};
-use crate::purge::{Action, Done, Order};
-use crate::semantics::authority::HostPattern;
+use crate::proxy::Proxy;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
 use crate::{policy, telemetry};
 
@@ -449,161 +441,4 @@ fn alternatives(http3: &Http3) -> Vec<(u16, HeaderValue)> {
 fn port_of(https: &Listening) -> Option<u16> {
     let ports: Vec<u16> = https.addresses().iter().filter_map(Address::ip).map(|address| address.port()).collect();
     ports.iter().find(|port| **port == 443).or(ports.first()).copied()
-}
-
-impl Control for Inner {
-    fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>> {
-        Box::pin(async move {
-            let refreshes = order.action == Action::Refresh && !order.dry_run;
-            let place = if refreshes {
-                let many = || NotDone::NotNow("too many purges are being refreshed: ask again later".to_owned());
-                Some(self.proxy.place_to_refetch().ok_or_else(many)?)
-            } else {
-                None
-            };
-            match order.carry_out(&self.cache, &self.clock).await {
-                Ok(done) => {
-                    if let Some(place) = place {
-                        self.proxy.refetch(place, order.scopes, done.sequence);
-                    }
-                    Ok(done)
-                }
-                Err(error @ (CacheError::PurgeNotPassedOn(_) | CacheError::TooManyPurges(_))) => {
-                    Err(NotDone::NotNow(error.to_string()))
-                }
-                Err(error) => Err(NotDone::Failed(error.to_string())),
-            }
-        })
-    }
-
-    fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>> {
-        Box::pin(self.reload_now())
-    }
-
-    fn upgrade(&self) -> BoxFuture<'_, Result<u32, NotDone>> {
-        Box::pin(async move {
-            let nobody = || NotDone::Failed("this program cannot be upgraded".to_owned());
-            let wishes = self.wishes.as_ref().ok_or_else(nobody)?;
-            let ending = || NotDone::NotNow("this program is ending; another one may serve by now".to_owned());
-            if self.draining.load(Ordering::Acquire) {
-                return Err(ending());
-            }
-            let under_way = || NotDone::NotNow("an upgrade is under way".to_owned());
-            if self.upgrading.swap(true, Ordering::AcqRel) {
-                return Err(under_way());
-            }
-            let (wish, outcome) = oneshot::channel();
-            wishes.try_send(wish).map_err(|_| under_way())?;
-            outcome.await.map_err(|_| ending())?.map_err(NotDone::Failed)
-        })
-    }
-
-    fn forget_policy(&self, host: String) -> BoxFuture<'_, bool> {
-        let policies = Arc::clone(&self.policies);
-        Box::pin(async move {
-            // It writes to the disk what is remembered.
-            let host = HostPattern::parse(&host).map_or(host, |pattern| pattern.to_string());
-            tokio::task::spawn_blocking(move || policies.forget(&host)).await.unwrap_or(false)
-        })
-    }
-
-    fn stats(&self) -> BoxFuture<'_, Value> {
-        Box::pin(async move {
-            let generation = self.proxy.generation();
-            let hosts: Vec<&str> = generation.hosts().iter().map(|host| host.settings.name.as_str()).collect();
-            json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "uptime_s": self.clock.now().as_millis().saturating_sub(self.started_ms) / 1000,
-                "hosts": hosts,
-                "cache": self.cache.stats(),
-                "refetches": self.proxy.refetches(),
-                "policies": self.policies.status(),
-                "certificates": self.certificates.status(),
-                "failed_reload": *self.failed_reload.lock(),
-            })
-        })
-    }
-
-    fn metrics(&self) -> String {
-        let stats = self.cache.stats();
-        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.metrics.cache_disk_bytes.set(gauge(stats.disk_bytes));
-        self.metrics.cache_memory_bytes.set(gauge(stats.memory_bytes));
-        self.metrics.cache_entries.set(gauge(stats.entries));
-        metrics::render(&self.registry)
-    }
-
-    fn ready(&self) -> Result<Value, Value> {
-        if self.draining.load(Ordering::Acquire) {
-            return Err(json!({ "status": "draining" }));
-        }
-        let disk = self.cache.stats().disk_error.is_some();
-        let reload = self.failed_reload.lock().is_some();
-        // A broken disk or a refused file is worth a look, but requests are served. What is wrong with them names paths and
-        // values of hosts.json, and this is told without a token: `/stats` has it.
-        Ok(json!({ "status": "ok", "disk_error": disk, "failed_reload": reload }))
-    }
-
-    fn explain(
-        &self,
-        method: String,
-        url: String,
-        headers: Vec<(String, String)>,
-    ) -> BoxFuture<'_, Result<Value, String>> {
-        let client = std::net::Ipv4Addr::LOCALHOST.into();
-        Box::pin(explain::explain(Local::of(&self.proxy), Question { method, url, headers, client }))
-    }
-}
-
-struct ProxyService(Arc<Proxy>);
-
-impl listener::Service for ProxyService {
-    type Body = proxy::Body;
-    type Future = Answering;
-
-    fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Answering {
-        let peer = Peer {
-            address: connection.peer,
-            port: connection.local.port(),
-            scheme: connection.scheme,
-            tls: connection.tls.as_ref(),
-            interim: connection.interim.as_ref(),
-        };
-        let request = request.map(|body| {
-            // Most requests bring none: nothing to box.
-            (!http_body::Body::is_end_stream(&body)).then(|| proxy::Upload::new(body))
-        });
-        Answering(Box::pin(Proxy::serve(Local::of(&self.0), peer, request)))
-    }
-
-    fn unreadable(&self, connection: &Connection, status: StatusCode) {
-        self.0.log_unreadable(connection.peer.ip(), status);
-    }
-}
-
-/// The future of one answer. Boxed: it is large, and hyper keeps it inline in the connection's state otherwise.
-struct Answering(Pin<Box<dyn Future<Output = Response<proxy::Body>> + Send>>);
-
-impl Future for Answering {
-    type Output = Result<Response<proxy::Body>, std::convert::Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
-    }
-}
-
-struct AdminService(Arc<Admin<Inner>>);
-
-impl listener::Service for AdminService {
-    type Body = http_body_util::combinators::MapErr<Full<Bytes>, fn(std::convert::Infallible) -> std::io::Error>;
-    type Future = BoxFuture<'static, Result<Response<Self::Body>, std::convert::Infallible>>;
-
-    fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Self::Future {
-        use http_body_util::BodyExt;
-        let (admin, peer) = (Arc::clone(&self.0), connection.peer);
-        Box::pin(async move {
-            let response = admin.answer(peer, request).await;
-            Ok(response.map(|body| body.map_err((|never| match never {}) as fn(_) -> _)))
-        })
-    }
 }
