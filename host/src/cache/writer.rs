@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
 
 use super::body::{Held, SlicedBody};
-use super::entry::{Entry, EntryBody, INLINE_BYTES, SLICE_BYTES};
+use super::entry::{Entry, EntryBody, EntryHead, INLINE_BYTES, SLICE_BYTES};
 use super::shared::Shared;
 
 /// Slices of one fill that may be on their way to the disk; more wait.
@@ -240,8 +240,9 @@ impl Writer {
         self.stage = Stage::Ended;
         self.body.state.lock().end_fill(self.fill, None);
         self.body.changed.notify_waiters();
+        let inline = self.goes_inline();
         let kept = match self.entry.clone() {
-            Some(entry) if self.goes_inline() => self.keep_inline(&entry).await,
+            Some(entry) if inline => self.keep_inline(&entry).await,
             Some(entry) => self.keep_sliced(&entry).await,
             None => self.all_stored().await,
         };
@@ -250,9 +251,21 @@ impl Writer {
             if !kept && !self.body.is_sliceable() {
                 self.shared.forget(entry);
             }
+            if kept && !inline {
+                self.keep_latest();
+            }
         }
         self.stage = Stage::Done;
         kept
+    }
+
+    /// The head may have changed while the entry was written down. From `filled` on that is done where the entry stands by now.
+    fn keep_latest(&self) {
+        let latest = self.body.state.lock().latest.take();
+        if let Some(latest) = latest {
+            let head = EntryHead { size: self.body.size(), ..latest.head.clone() };
+            self.shared.freshen(&latest, head);
+        }
     }
 
     /// Waits until all slices are on disk or lost.
