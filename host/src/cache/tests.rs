@@ -237,8 +237,9 @@ async fn a_purge_during_a_fill_keeps_it_out_and_survives_a_crash() {
     assert_eq!(rig.get("/a").await.unwrap().0, b"new");
 }
 
-#[tokio::test]
-async fn a_damaged_slice_is_missing_where_it_can_be_fetched_again_and_a_miss_where_not() {
+/// A cache with two bodies of two slices: `/s`, which can be fetched in parts, and `/w`, which cannot; the entry of the first, and
+/// the id of the other.
+async fn with_two_bodies() -> (Rig, Vec<u8>, Arc<Entry>, u64) {
     let rig = Rig::new();
     let body = bytes(2 * SLICE_BYTES as usize);
     let (entry, writer) =
@@ -248,6 +249,12 @@ async fn a_damaged_slice_is_missing_where_it_can_be_fetched_again_and_a_miss_whe
     assert!(writer.finish().await);
     assert!(rig.keep("/w", &body).await);
     let whole_id = rig.store.ids().into_iter().find(|id| *id != entry.id).unwrap();
+    (rig, body, entry, whole_id)
+}
+
+#[tokio::test]
+async fn a_damaged_slice_is_missing_where_it_can_be_fetched_again_and_a_miss_where_not() {
+    let (rig, body, entry, whole_id) = with_two_bodies().await;
     rig.store.damage(entry.id, SLICE_BYTES as usize + 3);
     rig.store.damage(whole_id, SLICE_BYTES as usize + 3);
     rig.cache.shared.hot.clear();

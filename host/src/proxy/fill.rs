@@ -12,7 +12,7 @@ use super::decide;
 use super::deliver::Deliverable;
 use super::failure;
 use super::gap::{self, Usable};
-use super::keeping::{keep, remember, storable_by, storable_within, tags, tags_after, to_keep, vary_of};
+use super::keeping::{head_of, keep, remember, storable_by, storable_within, tags, tags_after, to_keep, vary_of};
 use super::outcome::{Forward, Outcome, Word};
 use super::parts::Missing;
 use super::pass::{Judged, failed, judge, passed_on};
@@ -367,14 +367,6 @@ impl Fill {
             || response.headers.get(http::header::ACCEPT_RANGES).is_some_and(|value| value == "bytes");
         let head = EntryHead {
             status: response.status,
-            headers: to_keep(&response.headers),
-            timing,
-            retention,
-            vary: vary_of(&response.headers),
-            tags: tags(&carried, &response.headers),
-            sequence,
-            request_path: carried.exchange.request.path().to_owned(),
-            origin_path: Some(path.as_str().into()),
             size,
             sliceable: response.status == StatusCode::OK
                 && ranged
@@ -382,6 +374,7 @@ impl Fill {
                 && EntityTag::of(as_sent.as_ref().map_or(&response.headers, |sent| &sent.headers))
                     .is_some_and(|tag| !tag.weak),
             as_sent,
+            ..head_of(&carried, &response.headers, (timing, retention), sequence, &path)
         };
         let Some((entry, writer)) = keep(&carried, &key, lead, head, None) else {
             outcome.detail = Some("purged");
@@ -443,18 +436,10 @@ impl Fill {
         let timing = Timing::of(&whole.headers, request_at, response_at);
         outcome.ttl_s = Some(ttl_s(&retention, &timing, response_at));
         let head = EntryHead {
-            status: StatusCode::OK,
-            headers: to_keep(&whole.headers),
-            timing,
-            retention,
-            vary: vary_of(&whole.headers),
-            tags: tags(&carried, &whole.headers),
-            sequence,
-            request_path: carried.exchange.request.path().to_owned(),
-            origin_path: Some(path.into()),
             size: Some(part.size),
             sliceable: true,
             as_sent,
+            ..head_of(&carried, &whole.headers, (timing, retention), sequence, &path)
         };
         let ask = Ask::of(&carried, true);
         let Some((entry, writer)) = keep(&carried, &key, lead, head, Some(part.slices.clone())) else {

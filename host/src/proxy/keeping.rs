@@ -12,8 +12,10 @@ use super::steps::Carried;
 use crate::cache::Asked;
 use crate::cache::entry::{Entry, EntryHead};
 use crate::cache::fill::{Lead, Writer};
+use crate::cache::freshness::{Retention, Timing};
 use crate::cache::groups;
 use crate::cache::key::CacheKey;
+use crate::cache::purges::PurgeSequence;
 use crate::cache::storable::{self, NotStorable, Rules, Storable};
 use crate::cache::tags;
 use crate::cache::targeted;
@@ -87,6 +89,31 @@ pub fn storable_within(carried: &Carried, status: StatusCode, headers: &HeaderMa
             no => no,
         },
         _ => storable_by(carried, status, headers),
+    }
+}
+
+/// What is kept of a response besides its body: of a whole with status 200 and a body of unknown length, unless the caller says
+/// otherwise. `sequence` is the newest purge before the origin was asked.
+pub fn head_of(
+    carried: &Carried,
+    headers: &HeaderMap,
+    (timing, retention): (Timing, Retention),
+    sequence: PurgeSequence,
+    origin_path: &str,
+) -> EntryHead {
+    EntryHead {
+        status: StatusCode::OK,
+        headers: to_keep(headers),
+        timing,
+        retention,
+        vary: vary_of(headers),
+        tags: tags(carried, headers),
+        sequence,
+        request_path: carried.exchange.request.path().to_owned(),
+        origin_path: Some(origin_path.into()),
+        size: None,
+        sliceable: false,
+        as_sent: None,
     }
 }
 

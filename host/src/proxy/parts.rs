@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::deliver::Deliverable;
 use super::fill::{Come, Fill, asked_of, ttl_s};
 use super::gap::{self, Refetch};
-use super::keeping::{keep, storable_within, tags, to_keep, vary_of};
+use super::keeping::{head_of, keep, storable_within};
 use super::outcome::{Forward, Outcome, Word};
 use super::pass::{Judged, judge, passed_on};
 use super::plan::MAX_OBJECT_BYTES;
@@ -205,8 +205,9 @@ pub fn is_key_of_part(key: &CacheKey) -> bool {
 
 impl Fill {
     /// The whole, of what was kept and what has come.
-    pub async fn complete(self, come: Come, missing: Missing) -> Early {
-        let Missing { part, .. } = missing;
+    pub async fn complete(self, mut come: Come, missing: Missing) -> Early {
+        let Missing { part, piece } = missing;
+        come.response.body = exactly(come.response.body, piece.len(), self.carried.site.host.origin.name());
         let span = Span { range: ByteRange { start: 0, end: part.span.complete.unwrap_or(0) }, ..part.span };
         let come = combined(&self.carried, come, &part, span);
         self.made_whole(come).await
@@ -256,9 +257,8 @@ impl Fill {
             return Ok(self.made_whole(come).await);
         }
         let Come { mut response, path, request_at, response_at, sequence } = come;
-        response
-            .headers
-            .insert(CONTENT_RANGE, ContentRange { range: Some(span.range), complete: span.complete }.to_value());
+        let content = ContentRange { range: Some(span.range), complete: span.complete }.to_value();
+        response.headers.insert(CONTENT_RANGE, content.clone());
         let Judged { carried, response, as_sent } = match judge(self.carried, response, &path, Word::Miss).await {
             Ok(judged) => judged,
             Err(early) => return Ok(early),
@@ -282,22 +282,14 @@ impl Fill {
         };
         let timing = Timing::of(&response.headers, request_at, response_at);
         outcome.ttl_s = Some(ttl_s(&retention, &timing, response_at));
-        let mut headers = to_keep(&response.headers);
-        headers.insert(CONTENT_RANGE, ContentRange { range: Some(span.range), complete: span.complete }.to_value());
-        let head = EntryHead {
+        let mut head = EntryHead {
             status: StatusCode::PARTIAL_CONTENT,
-            headers,
-            timing,
-            retention,
-            vary: vary_of(&response.headers),
-            tags: tags(&carried, &response.headers),
-            sequence,
-            request_path: carried.exchange.request.path().to_owned(),
-            origin_path: Some(path.as_str().into()),
             size: Some(span.range.len()),
-            sliceable: false,
             as_sent,
+            ..head_of(&carried, &response.headers, (timing, retention), sequence, &path)
         };
+        // Whatever a policy made of it: it says which bytes these are.
+        head.headers.insert(CONTENT_RANGE, content);
         let kept = decide::key_of_part(&carried).ok().and_then(|key| {
             let (entry, writer) = keep(&carried, &key, None, head, None)?;
             Some((key, entry, writer))
@@ -315,7 +307,7 @@ impl Fill {
     }
 }
 
-/// What has come, with what was kept before and behind it. The fields are those that came (RFC 9111 section 3.4).
+/// What has come, which is exactly as long as it says, with what was kept before and behind it. The fields are those that came (RFC 9111 section 3.4).
 fn combined(carried: &Carried, come: Come, part: &Part, span: Span) -> Come {
     let Come { mut response, path, request_at, response_at, sequence } = come;
     let kept = part.span.range;
@@ -323,7 +315,7 @@ fn combined(carried: &Carried, come: Come, part: &Part, span: Span) -> Come {
     // Of what both have, that which has just come is taken.
     let before = ByteRange { start: span.range.start, end: new.start };
     let behind = ByteRange { start: new.end, end: span.range.end };
-    let mut body = exactly(response.body, new.len(), carried.site.host.origin.name());
+    let mut body = response.body;
     if !before.is_empty() {
         body = Box::pin(part.bytes(carried, before).chain(body));
     }

@@ -21,15 +21,7 @@ async fn until(rig: &Rig, is_so: impl Fn(&scrub::ScrubStats) -> bool) {
 
 #[tokio::test]
 async fn bad_slices_are_found_and_forgotten_and_good_ones_stay() {
-    let rig = Rig::new();
-    let body = bytes(2 * SLICE_BYTES as usize);
-    let (entry, writer) =
-        rig.cache.keep(&key("/s"), &HeaderMap::new(), head(&rig.cache, "/s", Some(body.len() as u64), true));
-    let mut writer = writer.unwrap();
-    writer.write(body.clone().into()).await;
-    assert!(writer.finish().await);
-    assert!(rig.keep("/w", &body).await);
-    let whole_id = rig.store.ids().into_iter().find(|id| *id != entry.id).unwrap();
+    let (rig, body, entry, whole_id) = with_two_bodies().await;
     assert!(rig.keep("/good", &body).await);
     rig.settle().await;
     rig.store.damage(entry.id, SLICE_BYTES as usize + 3);
