@@ -188,7 +188,7 @@ impl Disk {
         let mut replaced = None;
         if let Some(old) = &old.entry {
             if old.id != entry.id {
-                if old.head.timing.response_at > entry.head.timing.response_at {
+                if old.head.moment(old.id) > entry.head.moment(entry.id) {
                     return Ok(Committed::Older);
                 }
                 replaced = Some(old.id);

@@ -11,6 +11,7 @@ use super::key::CacheKey;
 use super::purge_table::Marks;
 use super::purges::PurgeSequence;
 use super::vary::{VariantKey, VaryFields};
+use crate::clock::Timestamp;
 
 /// Bytes of one slice. A slice is written, checked, kept in memory and refetched as a whole.
 pub const SLICE_BYTES: u64 = 1 << 20;
@@ -59,6 +60,12 @@ pub struct AsSent {
 }
 
 impl EntryHead {
+    /// Of two responses for one place the one with the larger of these is the newer, where `id` is its entry's: clocks tell moments
+    /// apart by some milliseconds only.
+    pub(super) fn moment(&self, id: u64) -> (Timestamp, PurgeSequence, u64) {
+        (self.timing.response_at, self.sequence, id)
+    }
+
     /// Status and fields as the origin knows them: what conditions for it are made of.
     pub fn as_sent(&self) -> (StatusCode, &HeaderMap) {
         match &self.as_sent {

@@ -356,8 +356,8 @@ impl Shared {
                 let other = &slot.entry;
                 (other.variant == entry.variant
                     && other.id != entry.id
-                    && other.head.timing.response_at > entry.head.timing.response_at)
-                    .then_some(())
+                    && other.head.moment(other.id) > entry.head.moment(entry.id))
+                .then_some(())
             },
         );
         let too_old = || self.purges.is_before_floor(entry.head.sequence.0);

@@ -237,6 +237,29 @@ async fn a_purge_during_a_fill_keeps_it_out_and_survives_a_crash() {
     assert_eq!(rig.get("/a").await.unwrap().0, b"new");
 }
 
+#[tokio::test]
+async fn of_two_responses_in_one_moment_the_one_that_was_asked_for_later_stays() {
+    for length in [1000, 100_000] {
+        let mut rig = Rig::new();
+        let fill = |rig: &Rig| {
+            let head = head(&rig.cache, "/a", Some(length as u64), false);
+            rig.cache.keep(&key("/a"), &HeaderMap::new(), head).1.unwrap()
+        };
+        let mut first = fill(&rig);
+        rig.cache.purge(PurgeScope::Path { host: "a.test".into(), path: "/other".into() }).await.unwrap();
+        let mut second = fill(&rig);
+        second.write(vec![2; length].into()).await;
+        assert!(second.finish().await);
+        first.write(vec![1; length].into()).await;
+        first.finish().await;
+        for _ in 0..2 {
+            assert_eq!(rig.get("/a").await.unwrap().0[0], 2);
+            rig.settle().await;
+            rig = rig.crashed();
+        }
+    }
+}
+
 /// A cache with two bodies of two slices: `/s`, which can be fetched in parts, and `/w`, which cannot; the entry of the first, and
 /// the id of the other.
 async fn with_two_bodies() -> (Rig, Vec<u8>, Arc<Entry>, u64) {
