@@ -1,12 +1,14 @@
 //! The command line: what can be asked, and in which exit code it ends. 0: done; 2: what the user can mend (arguments,
 //! hosts.json, a request that the running program refuses); 1: all else.
 //!
-//! `check` and `config` read files alone. `explain`, `purge`, `stats`, `reload` and `upgrade` ask the running program through its admin
+//! `check` and `config` read files alone. `explain`, `purge`, `warm`, `stats`, `reload` and `upgrade` ask the running program through its admin
 //! listener, which they find by the same hosts.json, or by `--admin` and `--token`.
 
 mod admin;
+mod lines;
 mod print;
 mod purge;
+mod warm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,6 +65,13 @@ enum Command {
         #[command(flatten)]
         door: Door,
     },
+    /// Fetches into the cache: paths, lists, sitemaps, or what a bucket or folder has. What is fresh there is not fetched again.
+    Warm {
+        #[command(flatten)]
+        warm: warm::Warm,
+        #[command(flatten)]
+        door: Door,
+    },
     /// Numbers and states of the running program.
     Stats {
         #[command(flatten)]
@@ -110,6 +119,12 @@ enum Failure {
     Mendable(Vec<String>),
     /// All else.
     Other(String),
+}
+
+impl Failure {
+    fn mendable(why: &str) -> Self {
+        Self::Mendable(vec![format!("proxyhost: {why}")])
+    }
 }
 
 impl From<Mistakes> for Failure {
@@ -166,6 +181,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
         Some(Command::Purge { purge, door }) => purge::run(&file, &purge, &door),
+        Some(Command::Warm { warm, door }) => warm::run(&file, &warm, &door),
         Some(Command::Stats { door }) => {
             let answer = ask(&file, &door, "GET", "/stats", None)?;
             if door.json {
@@ -311,6 +327,11 @@ mod tests {
             "proxyhost purge --tag z --refresh --dry-run",
             "proxyhost purge --from - --each glob --host a",
             "proxyhost purge --all --json",
+            "proxyhost warm --host a /x /y --jobs 8",
+            "proxyhost warm http://a/x",
+            "proxyhost warm --host a --from - -H accept-language:de",
+            "proxyhost warm --host a --prefix / --json",
+            "proxyhost warm --sitemap http://a/sitemap.xml",
             "proxyhost stats --json",
             "proxyhost stats --token -Cx",
             "proxyhost reload",
@@ -326,6 +347,9 @@ mod tests {
             "proxyhost purge --all --soft --refresh",
             "proxyhost purge --from list --path /x",
             "proxyhost purge --host a --each tag",
+            "proxyhost warm",
+            "proxyhost warm --host a",
+            "proxyhost warm /x --jobs many",
             "proxyhost explain",
             "proxyhost explain a -H b",
             "proxyhost stats --admin here",

@@ -95,6 +95,11 @@ impl ManualClock {
         Self(Arc::new(AtomicU64::new(moment.0)))
     }
 
+    /// Turns the clock to another moment, later or earlier.
+    pub fn set(&self, millis: u64) {
+        self.0.store(millis, Ordering::Release);
+    }
+
     /// Turns the clock on.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::AcqRel);

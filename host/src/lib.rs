@@ -9,10 +9,10 @@
 //! 6  config/                                reads hosts.json, fills each room's Settings
 //! 5  listener/    admin/       proxy/
 //! 4  vhost/
-//! 3  purge/
+//! 3  purge/      warm/
 //! 2  policy/      cache/       origin/      tls/
 //! 1  semantics/   telemetry/
-//! 0  clock.rs     local.rs     open_files.rs  region.rs    units.rs
+//! 0  clock.rs     local.rs     open_files.rs  region/      units.rs
 //! ```
 
 pub mod clock;
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod tls;
 
 pub mod purge;
+pub mod warm;
 
 pub mod vhost;
 

@@ -11,7 +11,7 @@ const ROWS: [&[&str]; 9] = [
     &["clock", "local", "open_files", "region", "units"],
     &["semantics", "telemetry"],
     &["policy", "cache", "origin", "tls"],
-    &["purge"],
+    &["purge", "warm"],
     &["vhost", "fleet"],
     &["listener", "admin", "proxy"],
     &["config"],

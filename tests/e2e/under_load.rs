@@ -56,6 +56,63 @@ async fn fifty_followers_of_a_slow_fill_cost_one_request() {
     assert_eq!(origin.requests(), 1);
 }
 
+/// Each of them has the head and the first byte, and none the last, before the origin goes on: so all are there at once. The
+/// origin counts what it is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_followers_cost_one_request() {
+    use http_body_util::BodyExt as _;
+    const CONNECTIONS: usize = 800;
+    const STREAMS: usize = 125;
+    const LENGTH: u64 = 20_000;
+    // Those who come in the first second wait for the head too.
+    let (reply, gate) = ok(generated(1, LENGTH)).cache_control("max-age=600").late(secs(1)).gated(1);
+    let origin = Origin::serving("/a", reply).await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    let connect = async || {
+        let stream = tokio::net::TcpStream::connect(host.address()).await.unwrap();
+        let (io, executor) = (hyper_util::rt::TokioIo::new(stream), hyper_util::rt::TokioExecutor::new());
+        let (sender, driver) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(driver);
+        sender
+    };
+    let mut clients = tokio::task::JoinSet::new();
+    let (started, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..CONNECTIONS {
+        let sender = connect().await;
+        for _ in 0..STREAMS {
+            let (mut sender, started) = (sender.clone(), started.clone());
+            clients.spawn(async move {
+                let request = http::Request::get("http://a.test/a");
+                let body = http_body_util::Empty::<Bytes>::new();
+                let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+                assert_eq!(response.status(), 200);
+                let mut body = response.into_body();
+                let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+                assert!((first.len() as u64) < LENGTH, "the origin has not gone on yet");
+                started.send(()).unwrap();
+                let mut all = first.to_vec();
+                all.extend_from_slice(&body.collect().await.unwrap().to_bytes());
+                assert_eq!(all, pattern(1, 0..LENGTH));
+            });
+        }
+    }
+    let all_are_there = async {
+        for _ in 0..CONNECTIONS * STREAMS {
+            waiting.recv().await.unwrap();
+        }
+    };
+    tokio::time::timeout(secs(120), all_are_there).await.expect("all get the first byte");
+    assert_eq!(origin.requests(), 1);
+    gate.open();
+    let all_are_done = async {
+        while let Some(done) = clients.join_next().await {
+            done.expect("a client that gets anything else has panicked");
+        }
+    };
+    tokio::time::timeout(secs(120), all_are_done).await.expect("all get the last byte");
+    assert_eq!(origin.requests(), 1);
+}
+
 #[tokio::test]
 async fn a_stdout_that_nobody_reads_holds_no_request() {
     let origin = Origin::serving("/a", ok("hello").cache_control("max-age=600")).await;

@@ -124,9 +124,9 @@ async fn an_origin_that_makes_ten_thousand_variants_crowds_out_nobody() {
     }
     // Neither with the number of variants that there are nor with that of those that there were.
     assert!(took[4] < took[0] * 4 + secs(5), "{took:?}");
-    // What is used stays, mostly: workers tell of uses now and then, and they are counted anew each time they are written down.
+    // What is used stays, all but at first and where two ask for it in one moment.
     let hits = hits.into_inner();
-    assert!(hits >= 30, "{hits} of 200");
+    assert!(hits >= 190, "{hits} of 200");
     host.get("/other").await.cache("hit");
     let begun = std::time::Instant::now();
     loop {

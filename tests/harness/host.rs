@@ -223,6 +223,13 @@ impl Host {
         self.cli(&["explain", "--config", "hosts.json", "--admin", &admin, "--token", &self.token(), url]).await
     }
 
+    /// Runs a command that asks the running program, as a person would: with these arguments, and its address and token.
+    pub async fn asking(&self, arguments: &[&str]) -> Refusal {
+        let (admin, token) = (self.listening.admin.to_string(), self.token());
+        let door = ["--config", "hosts.json", "--admin", &admin, "--token", &token];
+        self.cli(&[arguments, &door].concat()).await
+    }
+
     /// Runs the program with these arguments beside hosts.json.
     pub async fn cli(&self, arguments: &[&str]) -> Refusal {
         run(self.folder.path(), &self.setup.env, arguments).await

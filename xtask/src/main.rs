@@ -1,10 +1,11 @@
-//! The project's own chores, as `cargo xtask <chore>`: `setup`, `policies`, `test`, `demo`, `bench`.
+//! The project's own chores, as `cargo xtask <chore>`: `setup`, `policies`, `test`, `fuzz`, `demo`, `bench`.
 //!
 //! On a fresh machine this is the only crate that can be built (the index needs libclang), so it depends on next to
 //! nothing and installs what the others need.
 
 mod bench;
 mod cargo;
+mod fuzz;
 mod policies;
 mod setup;
 mod tools;
@@ -32,12 +33,15 @@ enum Chore {
     Build,
     /// Builds the policies to WebAssembly and prints the folder they are in.
     Policies,
-    /// Sets up, installs what the tests start, builds the policies, and runs all tests. What follows is handed to `cargo test`.
+    /// Sets up, installs what the tests start, builds the policies, and runs all tests and, briefly, the fuzz
+    /// targets. What follows is handed to `cargo test`; where that picks tests the fuzz targets are left out.
     Test {
         /// As for `cargo test`, for example `-p proxyhost-e2e -- purge`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Feeds parsers and records at random, and keeps what was found for the next time.
+    Fuzz(fuzz::Options),
     /// Sets up, builds all, and serves a small site from an S3 server of its own, with URLs to try.
     Demo {
         /// Makes the requests itself and exits by the result.
@@ -56,6 +60,9 @@ fn build_all(workspace: &Workspace) -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::as_compiler() {
+        return code;
+    }
     match run(Arguments::parse().chore) {
         Ok(code) => code,
         Err(error) => {
@@ -85,8 +92,16 @@ fn run(chore: Chore) -> Result<ExitCode> {
             if !arguments.iter().any(|argument| argument == "-p" || argument.starts_with("--package")) {
                 test.arg("--workspace");
             }
-            return cargo::exit_code(test.args(arguments).env(policies::FOLDER_VARIABLE, folder));
+            test.args(&arguments).env(policies::FOLDER_VARIABLE, folder);
+            // Who picks some of the tests does not mean these.
+            let all = arguments.iter().all(|argument| matches!(argument.as_str(), "--no-fail-fast" | "--quiet" | "-q"));
+            if !all {
+                return cargo::exit_code(&mut test);
+            }
+            cargo::succeed(&mut test)?;
+            fuzz::check(&workspace)?;
         }
+        Chore::Fuzz(options) => fuzz::run(&options, &workspace)?,
         Chore::Demo { check } => {
             setup::run()?;
             let folder = policies::build(&workspace)?;

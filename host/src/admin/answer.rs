@@ -8,25 +8,30 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::auth::authorized;
-use super::{Control, NotDone, Settings, Token};
+use super::auth::{authorized, authorized_by_password};
+use super::{Control, NotDone, Settings, Token, warming};
 use crate::telemetry::metrics;
+use crate::warm::event::Events;
 
 /// The longest body.
 const BODY_BYTES: usize = 64 << 10;
 
-/// The longest body of a purge, which may bring a list.
-const PURGE_BYTES: usize = 4 << 20;
+/// The longest body of a purge or a warm-up, which may bring a list.
+const LIST_BYTES: usize = 4 << 20;
 
 /// Time for a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Request fields that `explain` takes.
 const EXPLAIN_HEADERS: usize = 64;
+
+/// The body of an answer.
+pub type AdminBody = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// The admin endpoints over what they control.
 pub struct Admin<C> {
@@ -41,6 +46,8 @@ enum Endpoint {
     Health,
     Ready,
     Purge,
+    Warm,
+    Events,
     Reload,
     Upgrade,
     Stats,
@@ -56,6 +63,8 @@ impl Endpoint {
             "/healthz" => Self::Health,
             "/readyz" => Self::Ready,
             "/purge" => Self::Purge,
+            "/warm" => Self::Warm,
+            "/events" => Self::Events,
             "/reload" => Self::Reload,
             "/upgrade" => Self::Upgrade,
             "/stats" => Self::Stats,
@@ -73,7 +82,7 @@ impl Endpoint {
     }
 
     fn changes_something(self) -> bool {
-        matches!(self, Self::Purge | Self::Reload | Self::Upgrade | Self::ForgetPolicy)
+        matches!(self, Self::Purge | Self::Warm | Self::Events | Self::Reload | Self::Upgrade | Self::ForgetPolicy)
     }
 
     /// The methods as `Allow` lists them.
@@ -93,14 +102,24 @@ impl<C: Control> Admin<C> {
     }
 
     /// Answers one request.
-    pub async fn answer<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn answer<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<AdminBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let endpoint = Endpoint::at(request.uri().path());
-        if endpoint.is_none_or(Endpoint::needs_token) && !authorized(request.headers(), &self.token.get()) {
-            return unauthorized();
+        let token = self.token.get();
+        // Who sends events may know no other way: SNS takes a password in the URL.
+        let is_for_events = endpoint == Some(Endpoint::Events);
+        let allowed = authorized(request.headers(), &token)
+            || (is_for_events && authorized_by_password(request.headers(), &token));
+        if endpoint.is_none_or(Endpoint::needs_token) && !allowed {
+            let mut response = unauthorized();
+            if is_for_events {
+                let basic = HeaderValue::from_static("Basic realm=\"proxyhost admin\"");
+                response.headers_mut().append(WWW_AUTHENTICATE, basic);
+            }
+            return response;
         }
         let Some(endpoint) = endpoint else {
             return failure(StatusCode::NOT_FOUND, "no such endpoint");
@@ -117,6 +136,8 @@ impl<C: Control> Admin<C> {
                 Err(state) => answer(StatusCode::SERVICE_UNAVAILABLE, &state),
             },
             Endpoint::Purge => self.purge(peer, request).await,
+            Endpoint::Warm => self.warm(peer, request).await,
+            Endpoint::Events => self.events(peer, request).await,
             Endpoint::Reload => self.reload(peer).await,
             Endpoint::Upgrade => match self.control.upgrade().await {
                 Ok(pid) => answer(StatusCode::OK, &json!({ "pid": pid })),
@@ -135,18 +156,28 @@ impl<C: Control> Admin<C> {
         }
     }
 
-    async fn purge<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Full<Bytes>>
+    /// What the body of a request asks for.
+    async fn order<B, T>(
+        &self,
+        request: Request<B>,
+        parse: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, Response<AdminBody>>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let body = match read(request.into_body(), PURGE_BYTES, self.body_timeout).await {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
-        let order = match crate::purge::parse_request(&body) {
+        let body = read(request.into_body(), LIST_BYTES, self.body_timeout).await?;
+        parse(&body).map_err(|error| failure(StatusCode::BAD_REQUEST, &error))
+    }
+
+    async fn purge<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<AdminBody>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let order = match self.order(request, crate::purge::parse_request).await {
             Ok(order) => order,
-            Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
+            Err(refusal) => return refusal,
         };
         // A list would fill the log.
         let (first, scopes, action) = (order.scopes.first().cloned(), order.scopes.len(), order.action);
@@ -157,18 +188,69 @@ impl<C: Control> Admin<C> {
                 }
                 answer(StatusCode::OK, &done.json(&order))
             }
-            Err(NotDone::Failed(error)) => {
-                tracing::error!(%peer, error, ?first, scopes, "cannot purge");
-                failure(StatusCode::INTERNAL_SERVER_ERROR, &error)
-            }
-            Err(NotDone::NotNow(error)) => {
-                tracing::warn!(%peer, error, ?first, scopes, "cannot purge");
-                failure(StatusCode::SERVICE_UNAVAILABLE, &error)
+            Err(error) => {
+                match &error {
+                    NotDone::Failed(error) => tracing::error!(%peer, error, ?first, scopes, "cannot purge"),
+                    NotDone::NotNow(error) => tracing::warn!(%peer, error, ?first, scopes, "cannot purge"),
+                }
+                not_done(&error)
             }
         }
     }
 
-    async fn reload(&self, peer: SocketAddr) -> Response<Full<Bytes>> {
+    async fn warm<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<AdminBody>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let order = match self.order(request, crate::warm::parse_request).await {
+            Ok(order) => order,
+            Err(refusal) => return refusal,
+        };
+        let named = order.wanted.len() + order.sitemaps.len() + order.prefixes.len();
+        match self.control.warm(order) {
+            Ok(told) => {
+                tracing::info!(%peer, named, "warming up");
+                let mut response = text(StatusCode::OK, "application/x-ndjson", String::new());
+                *response.body_mut() = StreamBody::new(warming::lines(told)).boxed_unsync();
+                response
+            }
+            Err(error) => not_done(&error),
+        }
+    }
+
+    async fn events<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<AdminBody>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let events = match self.order(request, Events::parse).await {
+            Ok(events) => events,
+            Err(refusal) => return refusal,
+        };
+        for note in &events.notes {
+            tracing::warn!(%peer, note, "events");
+        }
+        let errors: Vec<Value> = events.errors.iter().map(|(at, error)| json!({ "at": at, "error": error })).collect();
+        let (ignored, notes) = (events.ignored, events.notes.clone());
+        match self.control.events(events).await {
+            Ok(mut told) => {
+                told["ignored"] = ignored.into();
+                if !notes.is_empty() {
+                    told["notes"] = notes.into();
+                }
+                if errors.is_empty() {
+                    return answer(StatusCode::OK, &told);
+                }
+                tracing::warn!(%peer, errors = errors.len(), first = %errors[0], "events that cannot be read");
+                told["errors"] = errors.into();
+                answer(StatusCode::BAD_REQUEST, &told)
+            }
+            Err(error) => not_done(&error),
+        }
+    }
+
+    async fn reload(&self, peer: SocketAddr) -> Response<AdminBody> {
         match self.control.reload().await {
             Ok(changes) => {
                 tracing::info!(%peer, ?changes, "reloaded");
@@ -181,7 +263,7 @@ impl<C: Control> Admin<C> {
         }
     }
 
-    async fn forget_policy<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<Full<Bytes>>
+    async fn forget_policy<B>(&self, peer: SocketAddr, request: Request<B>) -> Response<AdminBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -202,7 +284,7 @@ impl<C: Control> Admin<C> {
         answer(StatusCode::OK, &json!({ "forgotten": forgotten }))
     }
 
-    async fn explain(&self, query: &str) -> Response<Full<Bytes>> {
+    async fn explain(&self, query: &str) -> Response<AdminBody> {
         let (url, method, headers) = match question(query) {
             Ok(question) => question,
             Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
@@ -211,6 +293,13 @@ impl<C: Control> Admin<C> {
             Ok(value) => answer(StatusCode::OK, &value),
             Err(error) => failure(StatusCode::BAD_REQUEST, &error),
         }
+    }
+}
+
+fn not_done(error: &NotDone) -> Response<AdminBody> {
+    match error {
+        NotDone::Failed(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error),
+        NotDone::NotNow(error) => failure(StatusCode::SERVICE_UNAVAILABLE, error),
     }
 }
 
@@ -245,7 +334,7 @@ fn decode(value: &str) -> Option<String> {
 }
 
 /// Reads a body within its limits, or says how it is refused.
-async fn read<B>(body: B, most_bytes: usize, at_most: Duration) -> Result<Bytes, Response<Full<Bytes>>>
+async fn read<B>(body: B, most_bytes: usize, at_most: Duration) -> Result<Bytes, Response<AdminBody>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -260,22 +349,22 @@ where
     }
 }
 
-fn unauthorized() -> Response<Full<Bytes>> {
+fn unauthorized() -> Response<AdminBody> {
     let mut response = failure(StatusCode::UNAUTHORIZED, "a bearer token is needed");
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"proxyhost admin\""));
     response
 }
 
-fn failure(status: StatusCode, error: &str) -> Response<Full<Bytes>> {
+fn failure(status: StatusCode, error: &str) -> Response<AdminBody> {
     answer(status, &json!({ "error": error }))
 }
 
-fn answer(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+fn answer(status: StatusCode, value: &Value) -> Response<AdminBody> {
     text(status, "application/json", format!("{value}\n"))
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<AdminBody> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

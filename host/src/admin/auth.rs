@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use constant_time_eq::constant_time_eq;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -98,6 +98,18 @@ pub(super) fn authorized(headers: &HeaderMap, token: &str) -> bool {
         && constant_time_eq(credentials.trim_ascii(), token.as_bytes())
 }
 
+/// Whether a request bears it as the password of Basic authentication (RFC 7617), whatever the name is.
+pub(super) fn authorized_by_password(headers: &HeaderMap, token: &str) -> bool {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return false };
+    let Some((scheme, credentials)) = field.as_bytes().split_at_checked(b"basic ".len()) else { return false };
+    let Ok(credentials) = STANDARD.decode(credentials.trim_ascii()) else { return false };
+    let Some(colon) = memchr::memchr(b':', &credentials) else { return false };
+    scheme.eq_ignore_ascii_case(b"basic ")
+        && !token.is_empty()
+        && constant_time_eq(&credentials[colon + 1..], token.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -118,6 +130,19 @@ mod tests {
         assert!(!authorized(&bearing(&[]), "secret"));
         assert!(!authorized(&bearing(&["Bearer secret", "Bearer secret"]), "secret"), "two of them are none");
         assert!(!authorized(&bearing(&["Bearer "]), ""));
+    }
+
+    #[test]
+    fn a_password_is_as_good_where_it_is_asked_for() {
+        let basic = |text: &str| bearing(&[&format!("Basic {}", STANDARD.encode(text))]);
+        assert!(authorized_by_password(&basic("anyone:secret"), "secret"));
+        assert!(authorized_by_password(&basic(":se:cret"), "se:cret"));
+        for wrong in ["secret", "anyone:", "anyone:secrets", "secret:"] {
+            assert!(!authorized_by_password(&basic(wrong), "secret"), "{wrong}");
+        }
+        assert!(!authorized_by_password(&basic("anyone:"), ""));
+        assert!(!authorized_by_password(&bearing(&["Basic !"]), "secret"));
+        assert!(!authorized_by_password(&bearing(&["Bearer secret"]), "secret"));
     }
 
     #[test]

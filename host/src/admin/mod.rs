@@ -5,6 +5,8 @@
 //! | `GET /healthz` | no | 200 as long as the program runs |
 //! | `GET /readyz` | no | 200 when requests are served, else 503; both with what is known as JSON |
 //! | `POST /purge` | yes | 200 `{"sequence": n, …}` when the purge is in force; 400 `{"error"}`; 413; 503 when too much is being purged already, or a program that took over does not answer |
+//! | `POST /warm` | yes | 200 and JSON lines: what became of each thing, counts now and then, and at last `{"done": {…}}`; 400 `{"error"}`; 413; 503 when too many warm-ups are under way. It ends with who reads it |
+//! | `POST /events` | yes, also as the password of Basic | S3 event notifications: 200 with counts; 400 `{"errors": [{"at", "error"}]}` where some cannot be read, of which the others count |
 //! | `POST /reload` | yes | 200 `{"changes": []}`; 422 `{"errors": []}`, and the old configuration stays |
 //! | `POST /upgrade` | yes | 200 `{"pid": n}` when a new program serves; 422 `{"errors": []}`, and this one goes on; 409 during another |
 //! | `GET /stats` | yes | numbers and states as JSON |
@@ -19,15 +21,18 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::purge::{Done, Order};
+use crate::warm;
 
 mod answer;
 pub mod auth;
+mod warming;
 
-pub use answer::Admin;
+pub use answer::{Admin, AdminBody};
 
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +47,10 @@ pub enum NotDone {
 pub trait Control: Send + Sync + 'static {
     /// Purges, or counts for a dry run, and asks again for what is to be refreshed.
     fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>>;
+    /// Begins to fetch into the cache: what becomes of each thing, as it is known, for as long as somebody asks for the next one.
+    fn warm(&self, order: warm::Order) -> Result<BoxStream<'static, warm::Told>, NotDone>;
+    /// Carries out what buckets tell of their objects. Ok: counts.
+    fn events(&self, events: warm::event::Events) -> BoxFuture<'_, Result<Value, NotDone>>;
     /// Reads hosts.json again: all or nothing. Ok: lines of what changed; Err: all mistakes.
     fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>>;
     /// Starts the program anew from its file and gives everything over to it. Ok: its process id; Err: why this one goes on.

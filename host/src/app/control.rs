@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -15,6 +16,19 @@ use crate::proxy::explain::{self, Question};
 use crate::purge::{Action, Done, Order};
 use crate::semantics::authority::HostPattern;
 use crate::telemetry::metrics;
+use crate::warm;
+
+/// A purge that was not carried out.
+fn not_purged(error: &CacheError) -> NotDone {
+    match error {
+        CacheError::PurgeNotPassedOn(_) | CacheError::TooManyPurges(_) => NotDone::NotNow(error.to_string()),
+        error => NotDone::Failed(error.to_string()),
+    }
+}
+
+fn ending() -> NotDone {
+    NotDone::NotNow("this program is ending; another one may serve by now".to_owned())
+}
 
 impl Control for Inner {
     fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>> {
@@ -33,10 +47,35 @@ impl Control for Inner {
                     }
                     Ok(done)
                 }
-                Err(error @ (CacheError::PurgeNotPassedOn(_) | CacheError::TooManyPurges(_))) => {
-                    Err(NotDone::NotNow(error.to_string()))
+                Err(error) => Err(not_purged(&error)),
+            }
+        })
+    }
+
+    fn warm(&self, order: warm::Order) -> Result<BoxStream<'static, warm::Told>, NotDone> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(ending());
+        }
+        let many = || NotDone::NotNow("too many warm-ups are under way: ask again later".to_owned());
+        self.proxy.warm(order).ok_or_else(many)
+    }
+
+    fn events(&self, events: warm::event::Events) -> BoxFuture<'_, Result<Value, NotDone>> {
+        Box::pin(async move {
+            match self.proxy.apply_events(&events).await {
+                Ok(applied) => {
+                    let mut told = json!({
+                        "events": events.events.len(),
+                        "purged": applied.purged,
+                        "fetching": applied.fetching,
+                    });
+                    if !applied.left_out.is_empty() {
+                        tracing::warn!(hosts = ?applied.left_out, "too many names to purge for events");
+                        told["left_out"] = applied.left_out.into();
+                    }
+                    Ok(told)
                 }
-                Err(error) => Err(NotDone::Failed(error.to_string())),
+                Err(error) => Err(not_purged(&error)),
             }
         })
     }
@@ -49,7 +88,6 @@ impl Control for Inner {
         Box::pin(async move {
             let nobody = || NotDone::Failed("this program cannot be upgraded".to_owned());
             let wishes = self.wishes.as_ref().ok_or_else(nobody)?;
-            let ending = || NotDone::NotNow("this program is ending; another one may serve by now".to_owned());
             if self.draining.load(Ordering::Acquire) {
                 return Err(ending());
             }
@@ -81,7 +119,11 @@ impl Control for Inner {
                 "uptime_s": self.clock.now().as_millis().saturating_sub(self.started_ms) / 1000,
                 "hosts": hosts,
                 "cache": self.cache.stats(),
+                "cache_hosts": self.cache.host_stats(),
                 "refetches": self.proxy.refetches(),
+                "warm_ups": self.proxy.warm_ups(),
+                "pins": self.proxy.pins(),
+                "mirrors": self.proxy.mirrors(),
                 "policies": self.policies.status(),
                 "certificates": self.certificates.status(),
                 "failed_reload": *self.failed_reload.lock(),
@@ -95,6 +137,7 @@ impl Control for Inner {
         self.metrics.cache_disk_bytes.set(gauge(stats.disk_bytes));
         self.metrics.cache_memory_bytes.set(gauge(stats.memory_bytes));
         self.metrics.cache_entries.set(gauge(stats.entries));
+        self.cache.gauge_hosts();
         metrics::render(&self.registry)
     }
 

@@ -21,6 +21,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::certificates::{Certificates, secure};
 use self::services::{AdminService, ProxyService};
@@ -219,6 +220,8 @@ struct Inner {
     /// From the wish for an upgrade on, and for good when it has worked.
     upgrading: AtomicBool,
     draining: AtomicBool,
+    /// Ends mirrors and the care of pins.
+    residents: CancellationToken,
 }
 
 impl App {
@@ -333,6 +336,7 @@ impl App {
             started_ms: clock.now().as_millis(),
             upgrading: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            residents: CancellationToken::new(),
             clock,
             in_force: tokio::sync::Mutex::new(resolved),
             failed_reload: Mutex::new(None),
@@ -351,6 +355,9 @@ impl App {
         }
         // Whoever validates finds the listeners open.
         app.inner.certificates.order(automatic).await;
+        let residents = &app.inner.residents;
+        tokio::spawn(Arc::clone(&app.inner.proxy).keep_mirrors(residents.clone()));
+        tokio::spawn(Arc::clone(&app.inner.proxy).keep_pins(residents.clone()));
         let texts: Vec<String> = app.http_addresses().iter().map(ToString::to_string).collect();
         let secured: Vec<String> = app.inner.https.addresses().iter().map(ToString::to_string).collect();
         for address in listener::inherited::close_unused() {
@@ -381,6 +388,7 @@ impl App {
         let Self { inner, admin, workers } = self;
         // Load balancers learn it from /readyz while requests in flight finish.
         inner.draining.store(true, Ordering::Release);
+        inner.residents.cancel();
         tokio::join!(inner.http.drain(at_most), inner.https.drain(at_most), inner.http3.drain(at_most));
         admin.drain(Duration::from_secs(1)).await;
         inner.cache.close().await;

@@ -4,13 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 
 use super::Inner;
-use crate::admin::Admin;
+use crate::admin::{Admin, AdminBody};
 use crate::listener::{self, Connection, RequestBody};
 use crate::local::Local;
 use crate::proxy::{self, Peer, Proxy};
@@ -57,7 +56,7 @@ impl Future for Answering {
 pub(super) struct AdminService(pub(super) Arc<Admin<Inner>>);
 
 impl listener::Service for AdminService {
-    type Body = http_body_util::combinators::MapErr<Full<Bytes>, fn(std::convert::Infallible) -> std::io::Error>;
+    type Body = http_body_util::combinators::MapErr<AdminBody, fn(std::convert::Infallible) -> std::io::Error>;
     type Future = BoxFuture<'static, Result<Response<Self::Body>, std::convert::Infallible>>;
 
     fn call(&self, connection: &Arc<Connection>, request: Request<RequestBody>) -> Self::Future {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::entry::{Entry, SLICE_BYTES};
 use super::hot::HotSlices;
+use super::leaving::Leaving;
 use super::runs::Runs;
 use super::shared::Shared;
 use super::writer::Writer;
@@ -30,6 +31,9 @@ const CHECKED_SLICES: usize = 8;
 const MAX_GAP_SLICES: u64 = 1024;
 /// Ends of fills that are remembered for those who wait.
 const MAX_ENDED: usize = 8;
+/// What goes out whole from memory without a bound of its own: a client that stalls holds so much, and a stream for less would
+/// cost each hit more than that is worth.
+const WHOLE_BYTES_MAX: usize = 256 << 10;
 /// Pieces smaller than this are joined, so that an origin that sends single bytes costs no more than its bytes.
 const JOIN_BYTES: usize = 8 << 10;
 const UNKNOWN: u64 = u64::MAX;
@@ -43,13 +47,15 @@ pub struct SlicedBody {
     pub(super) filling: AtomicBool,
     /// The entry is no longer in the index: nothing more is stored, and the last who drops the body has its files removed.
     pub(super) doomed: AtomicBool,
-    /// Bytes on disk when it was doomed.
-    pub(super) doomed_bytes: AtomicU64,
+    /// What it had on disk when it was doomed.
+    pub(super) leaving: OnceLock<Leaving>,
     /// The index has a record of the entry.
     pub(super) committed: AtomicBool,
     /// Something was stored.
     pub(super) stored: AtomicBool,
     pub(super) full_key: Vec<u8>,
+    /// A bit for each slice (by its number's rest of 64) that was read from disk ahead of the reader for whom that was done.
+    ahead: AtomicU64,
     hot: Arc<HotSlices>,
     pub(super) shared: Weak<Shared>,
     pub(super) state: Mutex<State>,
@@ -233,10 +239,11 @@ impl SlicedBody {
             size: AtomicU64::new(parts.size.unwrap_or(UNKNOWN)),
             filling: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
-            doomed_bytes: AtomicU64::new(0),
+            leaving: OnceLock::new(),
             committed: AtomicBool::new(parts.committed),
             stored: AtomicBool::new(parts.committed),
             full_key: parts.full_key,
+            ahead: AtomicU64::new(0),
             hot: shared.hot.slices.clone(),
             shared: Arc::downgrade(shared),
             state: Mutex::new(State { present: parts.present, ..State::default() }),
@@ -265,7 +272,7 @@ impl SlicedBody {
         let mut state = self.state.lock();
         let number = state.number();
         state.readers.insert(number, position);
-        Reader { body: self.clone(), number, position }
+        Reader { body: self.clone(), number, position, slice: None }
     }
 
     /// Whether the first fill is under way.
@@ -284,16 +291,21 @@ impl SlicedBody {
     /// The bytes at `position`, up to `end` (exclusive): waits for a fill that is on its way there. A fill that is more than
     /// a few slices before `position` is not waited for when the body is sliceable: `Missing`.
     pub async fn read(&self, position: u64, end: Option<u64>) -> Piece {
+        self.read_on(position, end, None).await
+    }
+
+    /// The same for a reader who had the slice `before` last: more of that slice is no further use of it.
+    async fn read_on(&self, position: u64, end: Option<u64>, before: Option<u64>) -> Piece {
         let slice = position / SLICE_BYTES;
         let mut waited_for = None;
         loop {
             if self.size().is_some_and(|size| position >= size) || end.is_some_and(|end| position >= end) {
                 return Piece::End;
             }
-            if let Some(bytes) = self.hot.get(self.id, slice)
+            if let Some(bytes) = self.held_in_tier(slice, before)
                 && let Some(piece) = cut(&bytes, slice * SLICE_BYTES, position, end)
             {
-                return Piece::Bytes(piece);
+                return Piece::Bytes(self.hot.lend(&bytes, piece));
             }
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -308,8 +320,10 @@ impl SlicedBody {
                     let loading = Loading { body: self, slice };
                     let loaded = self.load(slice).await;
                     drop(loading);
-                    if let Some(piece) = loaded.and_then(|bytes| cut(&bytes, slice * SLICE_BYTES, position, end)) {
-                        return Piece::Bytes(piece);
+                    if let Some(bytes) = loaded
+                        && let Some(piece) = cut(&bytes, slice * SLICE_BYTES, position, end)
+                    {
+                        return Piece::Bytes(self.hot.lend(&bytes, piece));
                     }
                 }
             }
@@ -319,7 +333,9 @@ impl SlicedBody {
     fn look(&self, position: u64, end: Option<u64>, waited_for: Option<u64>) -> Look {
         let slice = position / SLICE_BYTES;
         let mut state = self.state.lock();
-        let here = |bytes: &Bytes, start| cut(bytes, start, position, end).map(|piece| Look::Here(Piece::Bytes(piece)));
+        let here = |bytes: &Bytes, start| {
+            cut(bytes, start, position, end).map(|piece| Look::Here(Piece::Bytes(self.hot.lend(bytes, piece))))
+        };
         if let Some(look) = state.held.get(&slice).and_then(|held| here(&held.bytes, slice * SLICE_BYTES)) {
             return look;
         }
@@ -371,6 +387,19 @@ impl SlicedBody {
         (start + 1..far).find(|slice| self.is_covered(state, *slice)).unwrap_or(far)
     }
 
+    /// A slice in memory. It is in use only if somebody else asks for it than he for whom it came: what is asked for once shall go
+    /// before what is asked for again.
+    fn held_in_tier(&self, slice: u64, before: Option<u64>) -> Option<Bytes> {
+        let bit = 1 << (slice % u64::BITS as u64);
+        let was_ahead = || {
+            self.ahead.load(Ordering::Relaxed) & bit != 0 && self.ahead.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+        };
+        if before == Some(slice) || self.filling.load(Ordering::Relaxed) || was_ahead() {
+            return self.hot.peek(self.id, slice);
+        }
+        self.hot.get(self.id, slice)
+    }
+
     /// Reads a slice from disk, checks it, and puts it into the memory tier. None: it is not there or not good, and the state
     /// says so by now.
     async fn load(&self, slice: u64) -> Option<Bytes> {
@@ -379,8 +408,8 @@ impl SlicedBody {
             Some(shared) => shared.load_slice(self.id, slice).await,
             None => None,
         };
-        match &loaded {
-            Some(bytes) => self.hot.insert(self.id, slice, bytes.clone()),
+        match loaded {
+            Some(bytes) => Some(self.hot.insert(self.id, slice, bytes)),
             None => {
                 self.state.lock().present.remove(slice);
                 if !self.sliceable
@@ -389,9 +418,9 @@ impl SlicedBody {
                     // A body that cannot be mended: the next request shall find a miss, not the same hole.
                     shared.forget_body(self).await;
                 }
+                None
             }
         }
-        loaded
     }
 
     /// Reads and checks what is to go out first, if only the disk has it: the slice at the beginning of `wanted`, and of a body
@@ -405,8 +434,10 @@ impl SlicedBody {
                 continue;
             }
             let position = slice * SLICE_BYTES;
-            if matches!(self.read(position, Some(position + 1)).await, Piece::Failed(_)) {
-                return false;
+            match self.read(position, Some(position + 1)).await {
+                Piece::Failed(_) => return false,
+                Piece::Bytes(_) => _ = self.ahead.fetch_or(1 << (slice % u64::BITS as u64), Ordering::Relaxed),
+                Piece::End | Piece::Missing(_) => {}
             }
         }
         true
@@ -419,10 +450,12 @@ impl SlicedBody {
         if range.end.checked_sub(start)? > SLICE_BYTES {
             return None;
         }
-        let bytes = self.hot.get(self.id, slice)?;
+        let bytes = self.held_in_tier(slice, None)?;
         let from = usize::try_from(range.start - start).ok()?;
         let to = usize::try_from(range.end - start).ok()?;
-        (from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
+        // Of more in memory without a bound of its own readers take a little at a time (`HotSlices::lend`).
+        let is_lent = bytes.len() <= WHOLE_BYTES_MAX || self.hot.is_bounded(&bytes);
+        (is_lent && from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
     }
 
     /// Claims slices nobody fetches: the writer takes bytes from `range.start * SLICE_BYTES` on, to the end of the last slice
@@ -489,14 +522,17 @@ pub struct Reader {
     body: Arc<SlicedBody>,
     number: u64,
     position: u64,
+    /// The slice that it had something of last.
+    slice: Option<u64>,
 }
 
 impl Reader {
     /// The bytes at the reader's position, up to `end` (exclusive), as `SlicedBody::read` has it. What was read is left
     /// behind.
     pub async fn next(&mut self, end: Option<u64>) -> Piece {
-        let piece = self.body.read(self.position, end).await;
+        let piece = self.body.read_on(self.position, end, self.slice).await;
         if let Piece::Bytes(bytes) = &piece {
+            self.slice = Some(self.position / SLICE_BYTES);
             self.position += bytes.len() as u64;
             let mut state = self.body.state.lock();
             state.readers.insert(self.number, self.position);

@@ -3,6 +3,8 @@
 //! All functions wait for the disk; they run on the blocking pool. The running total of bytes is changed in the batch that
 //! changes what it counts, so that it is right after any crash.
 
+mod bodies;
+
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,19 +14,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryBody};
+use super::hosts::{Counting, Hosts};
 use super::index::rocks::RocksIndex;
-use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyKey, RecencyRecord, SliceRecord, StoredEntry};
+use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyKey, RecencyRecord, StoredEntry};
 use super::index::{Change, Column, Index, IndexError};
+use super::key;
 use super::purges::Purge;
-use super::runs::Runs;
 use super::store::{Store, layout};
 use super::vary::{MAX_VARIANTS, VaryFields};
 use super::worth::{self, Ghosts, ONE_USE, Pace, Use};
+use crate::clock::Timestamp;
 
 /// What the records of a slice and of recency take beside keys, about.
 const AROUND_BYTES: i64 = 64;
-/// Records read or removed in one go.
-pub(super) const CHUNK: usize = 1000;
 const STRIPES: usize = 64;
 /// Variants of a key that stay when there are too many: some fewer, so that it is not asked at each who is to go.
 const VARIANTS_LEFT: usize = MAX_VARIANTS - MAX_VARIANTS / 8;
@@ -62,6 +64,8 @@ pub(super) struct Disk {
     /// Ids below were given out by earlier processes.
     pub first_id: u64,
     bytes: AtomicI64,
+    /// The same by host.
+    pub hosts: Hosts,
     /// How long entries lie idle.
     pub pace: Pace,
     /// What was evicted.
@@ -108,6 +112,7 @@ impl Disk {
             dir,
             first_id: first_id.unsigned_abs(),
             bytes: AtomicI64::new(bytes),
+            hosts: Hosts::default(),
             pace: Pace::default(),
             ghosts: Mutex::new(Ghosts::new(Ghosts::COUNTERS)),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
@@ -135,6 +140,7 @@ impl Disk {
             dir: Some(dir.clone()),
             first_id: self.first_id,
             bytes: AtomicI64::new(self.bytes.load(Ordering::Relaxed)),
+            hosts: Hosts::default(),
             pace: Pace::default(),
             // Nothing is kept or evicted here.
             ghosts: Mutex::new(Ghosts::new(2)),
@@ -154,14 +160,35 @@ impl Disk {
         u64::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    fn write(&self, mut changes: Vec<Change>, delta: i64) -> Result<(), DiskError> {
+    fn write(
+        &self,
+        counting: &Counting<'_>,
+        mut changes: Vec<Change>,
+        host: &str,
+        delta: i64,
+    ) -> Result<(), DiskError> {
         self.writable()?;
         if delta != 0 {
             changes.push(Change::Add(schema::META_BYTES.to_vec(), delta));
+            changes.push(Change::Add(schema::host_bytes_key(host), delta));
         }
         self.index.write(changes, false)?;
         self.bytes.fetch_add(delta, Ordering::Relaxed);
+        counting.add(host, delta);
         Ok(())
+    }
+
+    /// How long entries of a host lie idle, if that is looked at, or else all.
+    fn with_pace<T>(&self, host: &str, with: impl FnOnce(&Pace) -> T) -> T {
+        match self.hosts.with_budget(host) {
+            Some(host) => with(&host.pace),
+            None => with(&self.pace),
+        }
+    }
+
+    /// What is known of the use of an entry after it was used so many times more.
+    pub fn used_again(&self, record: &RecencyRecord, times: u32, now: u64) -> Use {
+        self.with_pace(key::host_of(&record.full_key), |pace| record.of_use().again(times, now, pace))
     }
 
     fn writable(&self) -> Result<(), DiskError> {
@@ -178,8 +205,9 @@ impl Disk {
         Ok(record.and_then(|bytes| Some((EntryRecord::decode(&bytes)?, bytes.len()))))
     }
 
-    /// Puts an entry into the index, in the place of an older one. `now` in seconds.
-    pub fn commit(&self, entry: &Entry, now: u64) -> Result<Committed, DiskError> {
+    /// Puts an entry into the index, in the place of an older one.
+    pub fn commit(&self, entry: &Entry, at: Timestamp) -> Result<Committed, DiskError> {
+        let now = at.as_secs();
         let key = entry.key.as_bytes();
         let full_key = schema::full_key(key, &entry.variant.0);
         let _stripe = self.stripe(key).lock();
@@ -188,12 +216,12 @@ impl Disk {
         let mut replaced = None;
         if let Some(old) = &old.entry {
             if old.id != entry.id {
-                if old.head.moment(old.id) > entry.head.moment(entry.id) {
+                if old.head.is_newer(old.id, &entry.head, entry.id, at) {
                     return Ok(Committed::Older);
                 }
                 replaced = Some(old.id);
             }
-            before = self.recency(&full_key)?.map(|record| record.of_use());
+            before = self.recency(&full_key)?.map(|record| self.used_again(&record, 1, now));
         }
         let (inline, size) = match &entry.body {
             EntryBody::Inline(bytes) => (Some(bytes.clone()), bytes.len() as u64),
@@ -233,7 +261,7 @@ impl Disk {
         }
         let place = schema::recency_key(&full_key);
         let used = match before {
-            Some(before) => before.again(1, now, &self.pace),
+            Some(before) => before,
             // That it was evicted, and how often it was used before, counts for it.
             None => {
                 let uses = (1 + self.ghosts.lock().uses(u128::from_be_bytes(place))) * ONE_USE;
@@ -241,10 +269,15 @@ impl Disk {
             }
         };
         let Use { last_use, uses, .. } = used;
-        let recency = RecencyRecord { last_use, uses, size, id: entry.id, full_key: full_key.clone() };
+        let is_error = entry.head.status.as_u16() >= 400;
+        let recency = RecencyRecord { last_use, uses, size, id: entry.id, is_error, full_key: full_key.clone() };
         changes.push(Change::Put(Column::Recency, place.to_vec(), recency.encode()));
         changes.push(Change::Put(Column::Entries, full_key, record));
-        self.write(changes, delta)?;
+        let counting = self.hosts.counting();
+        if let Some(place) = counting.place(entry.key.host(), &place) {
+            changes.push(Change::Put(Column::Budgets, place.to_vec(), Vec::new()));
+        }
+        self.write(&counting, changes, entry.key.host(), delta)?;
         Ok(Committed::Yes { replaced, crowded_out })
     }
 
@@ -281,7 +314,12 @@ impl Disk {
         let stored = StoredEntry { head: entry.head.clone(), ..stored };
         let record = EntryRecord { entry: Some(stored), ..record }.encode();
         let delta = record.len() as i64 - old_length as i64;
-        self.write(vec![Change::Put(Column::Entries, full_key, record)], delta)?;
+        self.write(
+            &self.hosts.counting(),
+            vec![Change::Put(Column::Entries, full_key, record)],
+            entry.key.host(),
+            delta,
+        )?;
         Ok(true)
     }
 
@@ -308,7 +346,13 @@ impl Disk {
             delta += base.len() as i64;
             Change::Put(Column::Entries, full_key.to_vec(), base)
         };
-        self.write(vec![change, Change::Delete(Column::Recency, schema::recency_key(full_key).to_vec())], delta)?;
+        let (host, place) = (key::host_of(full_key), schema::recency_key(full_key));
+        let mut changes = vec![change, Change::Delete(Column::Recency, place.to_vec())];
+        let counting = self.hosts.counting();
+        if let Some(place) = counting.place(host, &place) {
+            changes.push(Change::Delete(Column::Budgets, place.to_vec()));
+        }
+        self.write(&counting, changes, host, delta)?;
         Ok(Some(key_length))
     }
 
@@ -318,78 +362,8 @@ impl Disk {
         if EntryRecord::decode(&bytes).is_some() {
             return Ok(());
         }
-        self.write(vec![Change::Delete(Column::Entries, full_key.to_vec())], -(bytes.len() as i64))
-    }
-
-    /// Stores a slice: bytes first, then the record that vouches for them.
-    pub fn store_slice(&self, id: u64, owner: &[u8], slice: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let number = u32::try_from(slice)
-            .ok()
-            .filter(|slice| *slice < u32::MAX)
-            .ok_or_else(|| DiskError::Store(std::io::Error::from(std::io::ErrorKind::FileTooLarge)))?;
-        self.writable()?;
-        self.store.write(id, slice * super::entry::SLICE_BYTES, bytes)?;
-        let key = schema::slice_key(id, number);
-        let before = self.index.get(Column::Slices, &key)?.and_then(|record| SliceRecord::decode(&record));
-        let before = before.map_or(-AROUND_BYTES, |before| i64::from(before.length));
-        let mut changes = vec![Change::Put(Column::Slices, key, SliceRecord::of(bytes).encode())];
-        let owner_key = schema::owner_key(id);
-        if self.index.get(Column::Slices, &owner_key)?.is_none() {
-            changes.push(Change::Put(Column::Slices, owner_key, schema::encode_owner(owner)));
-        }
-        self.write(changes, bytes.len() as i64 - before)
-    }
-
-    /// Which slices of a body there are.
-    pub fn slices(&self, id: u64) -> Result<Runs, DiskError> {
-        let mut present = Runs::default();
-        self.each_slice(id, |slice, _| {
-            present.insert(u64::from(slice));
-        })?;
-        Ok(present)
-    }
-
-    fn each_slice(&self, id: u64, mut each: impl FnMut(u32, &[u8])) -> Result<(), DiskError> {
-        let mut from = schema::slice_key(id, 0);
-        let end = schema::owner_key(id);
-        loop {
-            let records = self.index.scan(Column::Slices, &from, Some(&end), CHUNK)?;
-            for (key, value) in &records {
-                if let Some((_, Some(slice))) = schema::parse_slice_key(key) {
-                    each(slice, value);
-                }
-            }
-            match records.last() {
-                Some((last, _)) if records.len() == CHUNK => from = [last.as_slice(), &[0]].concat(),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Forgets a slice whose bytes are not what they were.
-    pub fn drop_slice(&self, id: u64, slice: u64) -> Result<(), DiskError> {
-        let Ok(number) = u32::try_from(slice) else { return Ok(()) };
-        let key = schema::slice_key(id, number);
-        let Some(record) = self.index.get(Column::Slices, &key)? else { return Ok(()) };
-        let length = SliceRecord::decode(&record).map_or(0, |record| i64::from(record.length));
-        self.write(vec![Change::Delete(Column::Slices, key)], -(length + AROUND_BYTES))
-    }
-
-    /// Removes the slices and the file of a body that no entry has any more.
-    pub fn reclaim(&self, id: u64) -> Result<(), DiskError> {
-        self.writable()?;
-        let mut changes = vec![Change::Delete(Column::Slices, schema::owner_key(id))];
-        let mut delta = 0;
-        self.each_slice(id, |slice, record| {
-            changes.push(Change::Delete(Column::Slices, schema::slice_key(id, slice)));
-            let length = SliceRecord::decode(record).map_or(0, |record| i64::from(record.length));
-            delta -= length + AROUND_BYTES;
-        })?;
-        // Records first: what has a record is taken to have bytes.
-        if changes.len() > 1 || self.index.get(Column::Slices, &schema::owner_key(id))?.is_some() {
-            self.write(changes, delta)?;
-        }
-        Ok(self.store.remove(id)?)
+        let change = Change::Delete(Column::Entries, full_key.to_vec());
+        self.write(&self.hosts.counting(), vec![change], key::host_of(full_key), -(bytes.len() as i64))
     }
 
     /// The use of an entry.
@@ -420,7 +394,8 @@ impl Disk {
         let Some(stored) = record.entry.as_mut().filter(same) else { return Ok(()) };
         stored.head.retention.lifetime = stored.head.retention.lifetime.min(lifetime);
         // A record of the same length.
-        self.write(vec![Change::Put(Column::Entries, full_key.to_vec(), record.encode())], 0)
+        let change = Change::Put(Column::Entries, full_key.to_vec(), record.encode());
+        self.write(&self.hosts.counting(), vec![change], key::host_of(full_key), 0)
     }
 }
 

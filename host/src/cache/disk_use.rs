@@ -1,10 +1,12 @@
 //! Whether and how far the disk is used: the room there is on it, the pause after a write that failed, and what is said of both.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::disk::DiskError;
 use super::entry::SLICE_BYTES;
+use super::hosts::HostUse;
 use super::shared::Shared;
 use crate::clock::Timestamp;
 
@@ -18,6 +20,10 @@ pub(super) const FLOOR_BY_SIZE: u64 = u64::MAX;
 const FLOOR_PART: u64 = 50;
 const FLOOR_BYTES_MIN: u64 = 16 << 20;
 const FLOOR_BYTES_MAX: u64 = 1 << 30;
+/// Of a budget: what it is overshot by at most while eviction catches up.
+const OVERSHOOT_PART: u64 = 20;
+/// Of the budget, a part: what bodies that are gone, but still read, may take beyond it.
+const LEAVING_PART: u64 = 4;
 /// How long a fill waits for eviction before it goes on without the disk.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -73,27 +79,64 @@ impl Shared {
         let paused = self.paused_until.load(Ordering::Relaxed);
         size <= self.disk_limit()
             && self.disk.load().as_ref().is_some_and(|disk| !disk.is_handed_over())
-            && (paused == 0 || self.clock.now() >= Timestamp::from_millis(paused))
+            && (paused == 0 || self.is_over(paused))
     }
 
-    /// Waits a little until eviction made room; false if it did not.
-    pub async fn room_for(&self, bytes: u64) -> bool {
-        let fits = |overshoot: u64| {
+    /// Whether a pause is over; one that is longer than any began before the clock went back.
+    fn is_over(&self, paused_until: u64) -> bool {
+        let (now, until) = (self.clock.now(), Timestamp::from_millis(paused_until));
+        now >= until || until.since(now) > DISK_PAUSE
+    }
+
+    /// Whether a body of this size is within the budget of a host.
+    pub fn host_takes(&self, host: &str, size: u64) -> bool {
+        let disk = self.disk.load();
+        let budget = disk.as_ref().and_then(|disk| disk.hosts.of(host)?.budget);
+        budget.is_none_or(|budget| size <= budget)
+    }
+
+    /// Waits a little until eviction made room, on the disk and in the budget of the host; false if it did not.
+    pub async fn room_for(&self, host: &str, bytes: u64) -> bool {
+        let host = self.disk.load().as_ref().and_then(|disk| disk.hosts.with_budget(host));
+        let own_overshoot = |host: &HostUse| host.budget.unwrap_or_default() / OVERSHOOT_PART;
+        let fits_all = |overshoot: u64| {
             // The budget may be overshot for a moment, the disk may not.
             let budget = self.disk_budget.load(Ordering::Relaxed).saturating_add(overshoot);
             self.disk_bytes() + bytes <= budget.min(self.disk_ceiling.load(Ordering::Relaxed))
         };
+        let fits = |overshoot: u64| {
+            let own = |host: &Arc<HostUse>| host.fits(bytes, if overshoot == 0 { 0 } else { own_overshoot(host) });
+            fits_all(overshoot) && host.as_ref().is_none_or(own)
+        };
+        // What waits for its readers to go becomes free by itself, but when is theirs to say: no eviction helps.
+        let is_held_up = || {
+            let leaving = self.leaving_bytes.load(Ordering::Relaxed);
+            let budget = self.disk_budget.load(Ordering::Relaxed);
+            let most = budget.saturating_add(budget / LEAVING_PART).min(self.disk_ceiling.load(Ordering::Relaxed));
+            fits_all(0) && leaving > 0 && self.disk_bytes() + leaving + bytes > most
+        };
+        if is_held_up() {
+            return false;
+        }
         if fits(0) {
             return true;
         }
-        self.room_wanted.fetch_max(bytes, Ordering::Relaxed);
+        if !fits_all(0) {
+            self.room_wanted.fetch_max(bytes, Ordering::Relaxed);
+        }
+        if let Some(host) = host.as_ref().filter(|host| !host.fits(bytes, 0)) {
+            host.wanted.fetch_max(bytes, Ordering::Relaxed);
+        }
         self.wake.notify_one();
         // Some slices more than the budget while eviction catches up.
-        let overshoot = (self.disk_limit() / 20).clamp(4 * SLICE_BYTES, 256 * SLICE_BYTES);
+        let overshoot = (self.disk_limit() / OVERSHOOT_PART).clamp(4 * SLICE_BYTES, 256 * SLICE_BYTES);
         let deadline = tokio::time::Instant::now() + ROOM_PATIENCE;
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
+            if is_held_up() {
+                return false;
+            }
             if fits(overshoot) {
                 return true;
             }
@@ -122,7 +165,7 @@ impl Shared {
             Ok(done) => {
                 let paused = self.paused_until.load(Ordering::Relaxed);
                 // One that was under way when another failed does not end the pause.
-                if paused != 0 && self.clock.now() >= Timestamp::from_millis(paused) {
+                if paused != 0 && self.is_over(paused) {
                     self.paused_until.store(0, Ordering::Relaxed);
                     let mut state = self.disk_state.lock();
                     (state.error, state.full) = (None, false);

@@ -60,10 +60,11 @@ pub struct AsSent {
 }
 
 impl EntryHead {
-    /// Of two responses for one place the one with the larger of these is the newer, where `id` is its entry's: clocks tell moments
-    /// apart by some milliseconds only.
-    pub(super) fn moment(&self, id: u64) -> (Timestamp, PurgeSequence, u64) {
-        (self.timing.response_at, self.sequence, id)
+    /// Whether this is the newer of two responses for one place, where `id` is its entry's: clocks tell moments apart by some
+    /// milliseconds only. One that is ahead of the clock was kept before that went back, and stands in nobody's way.
+    pub(super) fn is_newer(&self, id: u64, other: &Self, other_id: u64, now: Timestamp) -> bool {
+        let moment = |head: &Self, id| (head.timing.response_at, head.sequence, id);
+        moment(self, id) > moment(other, other_id) && !self.timing.is_ahead_of(now)
     }
 
     /// Status and fields as the origin knows them: what conditions for it are made of.

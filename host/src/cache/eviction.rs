@@ -1,7 +1,6 @@
-//! What goes when the disk budget is used up: of a few entries taken at random, the one that `worth` says.
+//! What goes when the disk budget is used up (`victims.rs`): a host's own entries where it is the host that is over its budget.
 //!
-//! There is no list of all entries in memory. Column `recency` is ordered by a hash of the key, so neighbours at a random place
-//! are a fair sample. Uses are noted in memory and written down in batches; they survive a restart.
+//! There is no list of all entries in memory. Uses are noted in memory and written down in batches; they survive a restart.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,14 +10,14 @@ use super::entry::EntryBody;
 use super::index::schema::{self, RecencyRecord};
 use super::index::{Change, Column};
 use super::shared::Shared;
-use super::worth::{SAMPLE, Use, order_to_go};
+use super::victims::{Chosen, From, choose};
+use super::worth::Use;
+use crate::telemetry::metrics::SiteLabels;
 
 /// Of the budget, in percent: what eviction aims for once it has begun.
 const TARGET_PERCENT: u64 = 97;
 /// Entries evicted before other housekeeping has its turn.
 const ROUND: usize = 256;
-/// A body that is still coming goes only where there is nothing else: those who fetch and read it are here now.
-const FILLING_USES: u32 = u32::MAX;
 
 /// Blocking: writes down what was used.
 pub(super) fn flush_uses(shared: &Shared) {
@@ -28,7 +27,7 @@ pub(super) fn flush_uses(shared: &Shared) {
         return;
     };
     let now = shared.clock.now().as_secs();
-    for chunk in noted.chunks(super::disk::CHUNK) {
+    for chunk in noted.chunks(super::index::CHUNK) {
         let mut changes = Vec::with_capacity(chunk.len());
         for slot in chunk {
             slot.noted.store(false, Ordering::Relaxed);
@@ -44,7 +43,7 @@ pub(super) fn flush_uses(shared: &Shared) {
                 EntryBody::Inline(bytes) => bytes.len() as u64,
                 EntryBody::Sliced(body) => body.slices_on_disk() * super::entry::SLICE_BYTES,
             };
-            let Use { last_use, uses, .. } = record.of_use().again(uses, now, &disk.pace);
+            let Use { last_use, uses, .. } = disk.used_again(&record, uses, now);
             let record = RecencyRecord { last_use, uses, size, ..record };
             changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key).to_vec(), record.encode()));
         }
@@ -54,27 +53,44 @@ pub(super) fn flush_uses(shared: &Shared) {
     }
 }
 
-/// Blocking: evicts some entries if the disk is over its budget. Returns whether there is more to do.
+/// Blocking: evicts some entries of hosts that are over their budgets, and if the disk is over its own. Returns whether there is
+/// more to do.
 pub(super) fn evict(shared: &Arc<Shared>) -> bool {
-    let Some(disk) = shared.disk.load_full() else { return false };
-    let budget = shared.disk_limit();
-    let wanted = shared.room_wanted.swap(0, Ordering::Relaxed).min(budget / 4);
-    if shared.disk_bytes() + wanted <= budget {
+    let Some(disk) = shared.disk.load_full().filter(|disk| !disk.is_handed_over()) else { return false };
+    let mut more = false;
+    for host in disk.hosts.over_budget() {
+        more |= evict_from(shared, &disk, &From::Host(host));
+    }
+    evict_from(shared, &disk, &From::All) || more
+}
+
+fn evict_from(shared: &Arc<Shared>, disk: &Disk, from: &From) -> bool {
+    let budget = from.budget(shared);
+    let wanted = from.take_wanted(shared, budget);
+    if from.bytes(shared).saturating_add(wanted) <= budget {
         return false;
     }
     let target = (budget / 100 * TARGET_PERCENT).min(budget - wanted);
     let now = shared.clock.now().as_secs();
     let entries = disk.index.estimate(Column::Recency);
     for _ in 0..ROUND {
-        if shared.disk_bytes() <= target || shared.is_closing() {
+        if from.bytes(shared) <= target || shared.is_closing() {
             break;
         }
-        let Some(victim) = choose(shared, &disk, now) else { return false };
+        let victim = match choose(shared, disk, from, now) {
+            Some(Chosen::Victim(victim)) => victim,
+            Some(Chosen::NoneOfThese) => continue,
+            None => return false,
+        };
         match shared.counted(disk.remove(&victim.full_key, victim.id)) {
             Some(Some(key_length)) => {
                 shared.metrics.cache_evictions.inc();
+                if let From::Host(host) = from {
+                    let labels = SiteLabels { host: host.name.clone() };
+                    shared.metrics.cache_host_evictions.get_or_create(&labels).inc();
+                }
                 let place = u128::from_be_bytes(schema::recency_key(&victim.full_key));
-                disk.ghosts.lock().remember(place, victim.of_use(), now, &disk.pace, entries);
+                disk.ghosts.lock().remember(place, victim.of_use(), now, from.pace(disk), entries);
                 shared.gone(&victim.full_key, Some(key_length), victim.id);
             }
             // The entry is gone or another; the use was left behind.
@@ -92,38 +108,7 @@ pub(super) fn evict(shared: &Arc<Shared>) -> bool {
         reclaim(shared);
     }
     shared.room.notify_waiters();
-    shared.disk_bytes() > target
-}
-
-/// The most dispensable of a sample.
-fn choose(shared: &Shared, disk: &Disk, now: u64) -> Option<RecencyRecord> {
-    let place = fastrand::u128(..).to_be_bytes();
-    let mut found = shared.counted(disk.index.scan(Column::Recency, &place, None, SAMPLE).map_err(DiskError::from))?;
-    if found.len() < SAMPLE {
-        let missing = SAMPLE - found.len();
-        let start = disk.index.scan(Column::Recency, &[], Some(&place), missing).map_err(DiskError::from);
-        found.extend(shared.counted(start)?);
-    }
-    let mut records = Vec::with_capacity(found.len());
-    for (key, value) in found {
-        match RecencyRecord::decode(&value) {
-            Some(record) => records.push(record),
-            None => {
-                shared.metrics.cache_corruptions.inc();
-                let removal = vec![Change::Delete(Column::Recency, key)];
-                shared.counted(disk.index.write(removal, false).map_err(DiskError::from));
-            }
-        }
-    }
-    let mut sample: Vec<Use> = records.iter().map(RecencyRecord::of_use).collect();
-    disk.pace.observe(&sample, now);
-    for used in &mut sample {
-        if shared.live_body(used.id).is_some_and(|body| body.filling.load(Ordering::Acquire)) {
-            (used.last_use, used.uses) = (now, FILLING_USES);
-        }
-    }
-    let first = order_to_go(&sample, now, &disk.pace).first().copied()?;
-    Some(records.swap_remove(first))
+    from.bytes(shared) > target
 }
 
 /// Blocking: removes the bodies of entries that are gone.

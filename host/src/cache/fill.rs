@@ -45,7 +45,7 @@ pub enum Join {
 /// Who asks for what, now.
 pub(super) struct Flights {
     shards: Box<[Shard]>,
-    uncacheable: quick_cache::sync::Cache<CacheKey, Timestamp>,
+    uncacheable: quick_cache::sync::Cache<CacheKey, (Timestamp, Duration)>,
     hasher: DefaultHashBuilder,
 }
 
@@ -81,8 +81,10 @@ impl Flights {
     /// Joins what is going on. `meanwhile` says what came since the caller looked; it is asked while nobody can land.
     pub fn join(shared: &Arc<Shared>, asked: &Asked<'_>, meanwhile: impl FnOnce() -> Option<Arc<Entry>>) -> Join {
         let flights = &shared.flights;
-        if let Some(until) = flights.uncacheable.get(asked.key) {
-            if shared.clock.now() < until {
+        if let Some((until, remembered)) = flights.uncacheable.get(asked.key) {
+            let left = until.since(shared.clock.now());
+            // More than there was in the beginning: the clock went back.
+            if !left.is_zero() && left <= remembered {
                 return Join::Uncoalesced;
             }
             flights.uncacheable.remove(asked.key);
@@ -140,7 +142,7 @@ impl Lead {
     pub fn release(self, remember: Option<Duration>) {
         if let Some(remember) = remember {
             let until = self.shared.clock.now().plus(remember);
-            self.shared.flights.uncacheable.insert(self.key.clone(), until);
+            self.shared.flights.uncacheable.insert(self.key.clone(), (until, remember));
         }
         self.land(Outcome::Released);
     }

@@ -16,6 +16,10 @@ use crate::semantics::{date, list};
 /// outage, and no longer, so that nobody finds last year's page by accident.
 pub const DEFAULT_STALE_IF_ERROR: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A response that came later than now was kept before the clock went back: how old it is nobody can tell. So small a step is none:
+/// clocks are set right all the time.
+const CLOCK_STEP: Duration = Duration::from_secs(10);
+
 /// What counts for an Age that is too large (section 1.2.2).
 const MAX_AGE_SECONDS: u64 = 1 << 31;
 
@@ -54,6 +58,11 @@ impl Timing {
         let apparent = date::of(response, &DATE).map_or(0, |made| response_at.as_secs().saturating_sub(made.as_secs()));
         let corrected = Duration::from_secs(age_value(response)).saturating_add(response_at.since(request_at));
         Self { request_at, response_at, initial_age: corrected.max(Duration::from_secs(apparent)) }
+    }
+
+    /// Whether the clock went back since the response came.
+    pub fn is_ahead_of(&self, now: Timestamp) -> bool {
+        self.response_at.since(now) > CLOCK_STEP
     }
 
     /// current_age.
@@ -113,7 +122,8 @@ pub fn decide(
     max_age: Option<Duration>,
     now: Timestamp,
 ) -> Freshness {
-    let age = timing.age(now);
+    // Of unknown age counts as just stale.
+    let age = if timing.is_ahead_of(now) { retention.lifetime } else { timing.age(now) };
     let since = age.saturating_sub(retention.lifetime);
     let cap_left = match max_age {
         None => Duration::MAX,

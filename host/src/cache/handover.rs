@@ -88,6 +88,7 @@ impl Cache {
                 Opened::Unusable { reason, .. } => return Err(reason),
             };
             taking.apply_recorded_purges(&disk).map_err(|error| error.to_string())?;
+            taking.configure_hosts(&disk);
             taking.ids.fetch_max(disk.first_id, std::sync::atomic::Ordering::Relaxed);
             taking.disk.store(Some(Arc::from(disk)));
             Ok(())

@@ -2,6 +2,10 @@
 //!
 //! Two caches share the budget, since a slice weighs a thousand heads and shards must be large enough to hold some. Their
 //! shares follow what each has to keep. Reads take the read lock of one of many shards and make no system call.
+//!
+//! Each is a CLOCK-Pro with a small part for what has just come (`quick_cache`): what is not asked for again leaves from there, and
+//! what leaves is known again for a while, so a crawl takes only that part. That holds as long as only those who ask again count
+//! as uses: what the tier looks at for its own ends, or for the one for whom something came, is looked at without (`Look`).
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,7 +16,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
-use super::entry::{Entry, SLICE_BYTES};
+use super::entry::{BLOCK_BYTES, Entry, SLICE_BYTES};
 use super::key::CacheKey;
 use super::vary::{MAX_VARIANTS, VariantKey, VaryFields};
 use crate::region::Region;
@@ -25,6 +29,8 @@ const TYPICAL_ENTRY_BYTES: u64 = 4 << 10;
 const ENTRY_SHARD_BYTES: u64 = 5 << 20;
 /// Locks for changes (not for hits).
 const STRIPES: usize = 64;
+/// Of the slices, the part that is for those that were asked for again. A shard of eight has room for one that has just come.
+const SLICES_ASKED_AGAIN: f64 = 0.85;
 
 /// Where an entry stands in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +62,8 @@ pub(super) struct Slot {
     pub uses: AtomicU32,
     /// Whether it waits to have its uses written down.
     pub noted: AtomicBool,
+    /// When it was last used, of variants: how many had come by then (`Hot::turn`); 0: not since it came.
+    pub last_used: AtomicU64,
     /// It no longer stands in its place as the only entry of its key: copies are not to be used any more.
     pub moved: AtomicBool,
     pub weight: u64,
@@ -70,6 +78,7 @@ impl Slot {
             clean,
             uses: AtomicU32::new(0),
             noted: AtomicBool::new(false),
+            last_used: AtomicU64::new(0),
             moved: AtomicBool::new(false),
             weight,
         })
@@ -79,6 +88,15 @@ impl Slot {
     fn stands(&self) -> bool {
         !self.moved.load(Ordering::Acquire)
     }
+}
+
+/// Who looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Somebody who asks for what is kept: it is in use.
+    Use,
+    /// The tier itself, or the one for whom it has just come.
+    Glance,
 }
 
 /// What stands at a place.
@@ -165,12 +183,33 @@ impl HotSlices {
     pub fn get(&self, id: u64, slice: u64) -> Option<Bytes> {
         self.cache.get(&(id, slice))
     }
+    /// The same, and it is no use.
+    pub fn peek(&self, id: u64, slice: u64) -> Option<Bytes> {
+        self.cache.peek(&(id, slice))
+    }
     pub fn contains(&self, id: u64, slice: u64) -> bool {
         self.cache.contains_key(&(id, slice))
     }
-    pub fn insert(&self, id: u64, slice: u64, bytes: Bytes) {
+    /// Keeps a slice. Returns it as it is kept.
+    pub fn insert(&self, id: u64, slice: u64, bytes: Bytes) -> Bytes {
         let placed = self.region.as_ref().and_then(|region| region.place(&bytes));
-        self.cache.insert((id, slice), placed.unwrap_or(bytes));
+        let kept = placed.unwrap_or(bytes);
+        put(&self.cache, (id, slice), kept.clone());
+        kept
+    }
+
+    /// Whether a slice lies where memory has a bound, however long it is held.
+    pub fn is_bounded(&self, slice: &[u8]) -> bool {
+        self.region.as_ref().is_some_and(|region| region.has(slice))
+    }
+
+    /// A part of a slice, for a reader who may hold it for as long as his client likes. What lies in the region is bounded by the
+    /// region's size; of other memory a reader gets a copy of a little, or each client that reads nothing would hold a whole slice.
+    pub fn lend(&self, slice: &Bytes, part: Bytes) -> Bytes {
+        if self.is_bounded(slice) || slice.len() <= BLOCK_BYTES as usize {
+            return part;
+        }
+        Bytes::copy_from_slice(&part[..part.len().min(BLOCK_BYTES as usize)])
     }
 }
 
@@ -179,6 +218,8 @@ pub(super) struct Hot {
     entries: Cache<Place, Standing, ByWeight, DefaultHashBuilder, DropLater>,
     pub slices: Arc<HotSlices>,
     budget: AtomicU64,
+    /// How many variants have come, and one more: the clock that their uses are told by.
+    turn: AtomicU64,
     stripes: Box<[Mutex<()>]>,
     hasher: DefaultHashBuilder,
 }
@@ -191,23 +232,36 @@ fn shards(budget: u64, shard_bytes: u64) -> usize {
     if wanted.is_power_of_two() { wanted } else { wanted.next_power_of_two() / 2 }
 }
 
+type Weighed<Key, Value> = Cache<Key, Value, ByWeight, DefaultHashBuilder, DropLater>;
+
 fn cache<Key: Hash + Eq, Value: Clone + Leave>(
     budget: u64,
     typical_bytes: u64,
     shard_bytes: u64,
-) -> Cache<Key, Value, ByWeight, DefaultHashBuilder, DropLater>
+    asked_again: Option<f64>,
+) -> Weighed<Key, Value>
 where
     ByWeight: Weighter<Key, Value>,
 {
     let shards = shards(budget, shard_bytes);
     let items = usize::try_from(budget / typical_bytes).unwrap_or(usize::MAX).clamp(shards * 32, 1 << 24);
-    let options = OptionsBuilder::new()
-        .shards(shards)
-        .estimated_items_capacity(items)
-        .weight_capacity(budget)
-        .build()
-        .expect("all that it asks for was given");
+    let mut options = OptionsBuilder::new();
+    options.shards(shards).estimated_items_capacity(items).weight_capacity(budget);
+    if let Some(part) = asked_again {
+        options.hot_allocation(part);
+    }
+    let options = options.build().expect("all that it asks for was given");
     Cache::with_options(options, ByWeight, DefaultHashBuilder::default(), DropLater)
+}
+
+/// Puts something in its place. In the place of something else it is in use as that was: to be replaced is no use.
+fn put<Key: Hash + Eq + Clone, Value: Clone + Leave>(cache: &Weighed<Key, Value>, key: Key, value: Value)
+where
+    ByWeight: Weighter<Key, Value>,
+{
+    if let Err((key, value)) = cache.replace(key, value, true) {
+        cache.insert(key, value);
+    }
 }
 
 impl Hot {
@@ -217,9 +271,13 @@ impl Hot {
             .inspect_err(|error| tracing::info!(%error, "bodies in memory are sent by copying: no region for them"))
             .ok();
         Self {
-            entries: cache(half, TYPICAL_ENTRY_BYTES, ENTRY_SHARD_BYTES),
-            slices: Arc::new(HotSlices { cache: cache(half, SLICE_BYTES / 8, 8 * SLICE_BYTES), region }),
+            entries: cache(half, TYPICAL_ENTRY_BYTES, ENTRY_SHARD_BYTES, None),
+            slices: Arc::new(HotSlices {
+                cache: cache(half, SLICE_BYTES / 8, 8 * SLICE_BYTES, Some(SLICES_ASKED_AGAIN)),
+                region,
+            }),
             budget: AtomicU64::new(budget),
+            turn: AtomicU64::new(1),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             hasher: DefaultHashBuilder::default(),
         }
@@ -255,8 +313,18 @@ impl Hot {
         self.slices.cache.set_capacity(budget.saturating_sub(for_entries).max(1));
     }
 
-    fn at(&self, key: &CacheKey, variant: &[u8]) -> Option<Standing> {
-        self.entries.get(&PlaceRef { key, variant })
+    fn at(&self, key: &CacheKey, variant: &[u8], look: Look) -> Option<Standing> {
+        let place = PlaceRef { key, variant };
+        if look == Look::Use { self.entries.get(&place) } else { self.entries.peek(&place) }
+    }
+
+    /// A variant is used.
+    pub fn variant_used(&self, slot: &Slot) {
+        let turn = self.turn.load(Ordering::Relaxed);
+        // Written only where it says something else: all who use it share it.
+        if slot.last_used.load(Ordering::Relaxed) != turn {
+            slot.last_used.store(turn, Ordering::Relaxed);
+        }
     }
 
     /// The entries that this request may select, newest first, until `take` takes one; it is told whether the entry is the
@@ -264,16 +332,17 @@ impl Hot {
     pub fn select<T>(
         &self,
         key: &CacheKey,
+        look: Look,
         variant_of: impl Fn(&VaryFields) -> VariantKey,
         mut take: impl FnMut(&Arc<Slot>, bool) -> Option<T>,
     ) -> Option<T> {
-        match self.at(key, &[])? {
+        match self.at(key, &[], look)? {
             Standing::One(slot) => take(&slot, true),
             Standing::Base(sets, base, _) => sets.iter().find_map(|set| {
                 if set.0.is_empty() {
                     return base.as_ref().and_then(|slot| take(slot, false));
                 }
-                match self.at(key, &variant_of(set).0)? {
+                match self.at(key, &variant_of(set).0, look)? {
                     Standing::One(slot) => take(&slot, false),
                     Standing::Base(..) => None,
                 }
@@ -326,6 +395,9 @@ impl Hot {
             return;
         }
         if let Some(old) = &old {
+            if let Standing::One(of) | Standing::Base(_, Some(of), _) = old {
+                slot.last_used.store(of.last_used.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
             old.move_away();
         }
         let mut sets = vec![];
@@ -352,7 +424,7 @@ impl Hot {
                 (true, _) => Standing::One(slot),
                 (false, variants) => Standing::Base(sets.into(), Some(slot), variants.unwrap_or_default()),
             };
-            self.entries.insert(Place { key, variant }, standing);
+            put(&self.entries, Place { key, variant }, standing);
             return;
         }
         if let Some(base) = &base {
@@ -360,18 +432,19 @@ impl Hot {
         }
         let variants = self.with_variant(&key, variants.as_deref().unwrap_or_default(), &slot);
         let base_place = Place { key: key.clone(), variant: VariantKey::default() };
-        self.entries.insert(base_place, Standing::Base(sets.into(), base, variants));
-        self.entries.insert(Place { key, variant }, Standing::One(slot));
+        put(&self.entries, base_place, Standing::Base(sets.into(), base, variants));
+        put(&self.entries, Place { key, variant }, Standing::One(slot));
     }
 
-    /// The variants of a key with one more; if they are too many, the one goes that was used least since uses were last written
-    /// down, of several the oldest. The stripe of the key is locked.
+    /// The variants of a key with one more; if they are too many, one goes: of those that were not used since they came the oldest, else
+    /// the one whose last use is longest ago. The stripe of the key is locked.
     fn with_variant(&self, key: &CacheKey, variants: &[Weak<Slot>], new: &Arc<Slot>) -> Arc<[Weak<Slot>]> {
         let standing = variants.iter().filter_map(Weak::upgrade).filter(|slot| slot.stands());
         let mut standing: Vec<Arc<Slot>> = standing.collect();
+        self.turn.fetch_add(1, Ordering::Relaxed);
         while standing.len() >= MAX_VARIANTS {
-            let uses = |slot: &Arc<Slot>| slot.uses.load(Ordering::Relaxed);
-            let Some(least) = (0..standing.len()).min_by_key(|at| uses(&standing[*at])) else { break };
+            let used = |slot: &Arc<Slot>| slot.last_used.load(Ordering::Relaxed);
+            let Some(least) = (0..standing.len()).min_by_key(|at| used(&standing[*at])) else { break };
             let slot = standing.remove(least);
             slot.moved.store(true, Ordering::Release);
             self.entries.remove(&PlaceRef { key, variant: &slot.entry.variant.0 });
@@ -406,7 +479,7 @@ impl Hot {
             Some(Standing::Base(sets, Some(slot), variants)) if slot.entry.id == id => {
                 slot.moved.store(true, Ordering::Release);
                 let place = Place { key: key.clone(), variant: variant.clone() };
-                self.entries.insert(place, Standing::Base(sets, None, variants));
+                put(&self.entries, place, Standing::Base(sets, None, variants));
             }
             _ => {}
         }

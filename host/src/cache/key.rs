@@ -131,6 +131,11 @@ impl CacheKey {
         })
     }
 
+    /// Whether it is not that of one query: of those clients make as many as they like.
+    pub fn is_for_all_queries(&self) -> bool {
+        !self.parts().any(|(name, _)| name == ":q" || name == ":u")
+    }
+
     /// As a person reads it: host and path, then the parts in brackets: `a.test/x [query=a=1] [lang=de]`. Control
     /// characters are shown as Rust writes them.
     pub fn display(&self) -> String {
@@ -166,6 +171,11 @@ pub fn host_range(host: &str) -> Vec<u8> {
     bytes.extend_from_slice(host.as_bytes());
     bytes.push(END);
     bytes
+}
+
+/// The host of a key's bytes, with or without a variant behind them.
+pub fn host_of(bytes: &[u8]) -> &str {
+    bytes.split(|byte| *byte == END).next().and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default()
 }
 
 /// What all keys of this path of a host begin with, and no others.

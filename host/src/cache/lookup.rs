@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::body::BodyParts;
 use super::entry::{Entry, EntryBody};
+use super::hot::Look;
 use super::index::Column;
 use super::index::schema::{self, EntryRecord, StoredEntry};
 use super::key::CacheKey;
@@ -15,7 +16,11 @@ use super::{Absent, Asked, Found, Tier};
 
 /// The memory tier and fills under way.
 pub(super) fn in_memory(shared: &Shared, asked: &Asked<'_>) -> Option<Found> {
-    let entry = shared.find(asked.key, asked.headers, asked.request_path)?;
+    in_memory_by(shared, asked, Look::Use)
+}
+
+fn in_memory_by(shared: &Shared, asked: &Asked<'_>, look: Look) -> Option<Found> {
+    let entry = shared.find_by(asked.key, asked.headers, asked.request_path, look)?;
     let filling = matches!(&entry.body, EntryBody::Sliced(body) if body.filling.load(Ordering::Acquire));
     Some(Found { entry, tier: if filling { Tier::Filling } else { Tier::Memory } })
 }
@@ -47,8 +52,8 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<F
         };
         if shared.forgotten.load(Ordering::Acquire) == forgotten {
             shared.hot.insert(&entry, &base.field_sets, true);
-            // Counts the use, and gives way to what came meanwhile.
-            if let Some(found) = in_memory(shared, asked) {
+            // Counts the use on disk, and gives way to what came meanwhile. In memory it has only just come.
+            if let Some(found) = in_memory_by(shared, asked, Look::Glance) {
                 let tier = if found.entry.id == entry.id { Tier::Disk } else { found.tier };
                 return Ok(Found { entry: found.entry, tier });
             }

@@ -17,10 +17,14 @@ mod front;
 pub mod glob;
 pub mod groups;
 mod handover;
+mod host_walk;
+pub mod hosts;
 mod hot;
 pub mod index;
 pub mod key;
+mod leaving;
 mod lookup;
+mod pins;
 mod purge_crowd;
 mod purge_table;
 pub mod purges;
@@ -35,14 +39,18 @@ pub mod store;
 pub mod survey;
 pub mod tags;
 pub mod targeted;
+mod unfinished;
 mod upkeep;
 pub mod validation;
 pub mod vary;
+mod victims;
 mod worth;
 mod writer;
 
 #[cfg(test)]
 mod tests;
+
+pub use pins::PinJudge;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -59,6 +67,7 @@ use disk::Disk;
 use entry::{Entry, EntryHead};
 use error::CacheError;
 use fill::{Flights, Join, Writer};
+use hosts::HostBudget;
 use index::Column;
 use key::CacheKey;
 use purge_table::Verdict;
@@ -82,6 +91,8 @@ pub struct Settings {
     pub free_bytes: Option<u64>,
     /// Everything on disk is read and checked once in this time; none: only what is asked for.
     pub scrub: Option<Duration>,
+    /// All hosts of hosts.json.
+    pub hosts: Arc<[HostBudget]>,
 }
 
 /// The cache. Cheap to clone.
@@ -139,6 +150,10 @@ impl Cache {
             Opened::Disk(disk) => {
                 let cache = Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, Some(*disk))?;
                 cache.configure(&settings);
+                // Before anything is kept.
+                if let Some(disk) = cache.shared.disk.load_full() {
+                    cache.shared.configure_hosts(&disk);
+                }
                 Ok(cache)
             }
             Opened::Unusable { reason, has_index } => {
@@ -243,6 +258,17 @@ impl Cache {
         self.shared.freshen(entry, head)
     }
 
+    /// Says what is evicted last; none: nothing is.
+    pub fn pin(&self, judge: Option<PinJudge>) {
+        self.shared.pins.set(judge);
+    }
+
+    /// Says whether what is pinned takes more of the disk than it may: then there is nothing that is kept in any case. Tells whether
+    /// it did before.
+    pub fn set_pins_over(&self, over: bool) -> bool {
+        self.shared.pins.set_over(over)
+    }
+
     /// Forgets one entry and its body.
     pub fn remove(&self, entry: &Arc<Entry>) {
         self.shared.forget(entry);
@@ -314,6 +340,8 @@ impl Cache {
         shared.disk_floor.store(settings.free_bytes.unwrap_or(disk_use::FLOOR_BY_SIZE), Ordering::Relaxed);
         shared.hot.set_budget(settings.memory_bytes);
         shared.scrub.configure(settings.scrub);
+        // They come into force with the next round of housekeeping, since it reads from the disk.
+        shared.host_budgets.store(Arc::new(settings.hosts.clone()));
         shared.wake.notify_one();
     }
 

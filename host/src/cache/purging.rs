@@ -5,6 +5,7 @@
 //! reached, the purge is in force here and the caller is told that it is nowhere else.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -113,6 +114,13 @@ async fn record(shared: &Arc<Shared>, purges: Vec<Purge>, synced: bool) -> Resul
             state.error.clone().filter(|_| state.unreachable_index)
         }
     };
+    // Before anything can be asked for under the number that a later run may give to another purge.
+    match recorded {
+        None => shared.unrecorded.store(u64::MAX, Ordering::Release),
+        Some(_) => {
+            shared.unrecorded.fetch_min(first, Ordering::AcqRel);
+        }
+    }
     // In force here and now in any case.
     let mut last = first - 1;
     for purge in &*purges {

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::disk::{CHUNK, Disk, DiskError};
+use super::disk::{Disk, DiskError};
 use super::entry::SLICE_BYTES;
 use super::index::schema::{self, EntryRecord, SliceRecord};
-use super::index::{self, Change, Column};
+use super::index::{self, CHUNK, Change, Column};
 use super::shared::Shared;
 use super::upkeep::{SWEEP_PAUSE, blocking};
 
@@ -145,7 +145,7 @@ async fn pass(shared: &Weak<Shared>, cancel: &CancellationToken, every: Duration
         };
         let Some(Some(records)) = blocking(shared, stretch).await else { return Some(from) };
         let Some((last, _)) = records.last() else { break };
-        let next = [last.as_slice(), &[0]].concat();
+        let next = index::after(last);
         for (key, value) in records {
             let Some(strong) = shared.upgrade().filter(|shared| shared.scrub.every().is_some()) else {
                 return Some(from);
@@ -245,5 +245,5 @@ fn check_entries(shared: &Arc<Shared>, from: &[u8]) -> Option<Vec<u8>> {
             shared.counted(disk.drop_record(full_key));
         }
     }
-    records.last().map(|(last, _)| [last.as_slice(), &[0]].concat())
+    records.last().map(|(last, _)| index::after(last))
 }

@@ -1,35 +1,35 @@
 //! What all parts of the cache share, and the operations that touch several of them.
 
-use std::collections::HashMap;
-use std::ops::Range;
+mod bodies;
+mod entries;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
-use http::HeaderMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body::{BodyParts, Fill, SlicedBody};
-use super::disk::{CHUNK, Committed, Disk, DiskError};
+use super::body::SlicedBody;
+use super::disk::{Committed, Disk, DiskError};
 use super::disk_use::{self, DiskState};
-use super::entry::{Entry, EntryBody, EntryHead, SLICE_BYTES};
+use super::entry::{Entry, EntryBody, EntryHead};
 use super::fill::Flights;
-use super::front::{self, Front};
+use super::hosts::HostBudget;
 use super::hot::{Hot, Slot};
-use super::index::schema::{self, SliceRecord};
+use super::index::schema::{self};
 use super::index::{self, Column, IndexError, Probe};
 use super::key::CacheKey;
+use super::pins::Pins;
 use super::purge_table::{PurgeTable, Verdict};
-use super::purges::{PurgeListener, PurgeScope};
+use super::purges::{PurgeListener, PurgeScope, PurgeSequence};
 use super::purging::Custody;
-use super::runs::Runs;
 use super::scrub::Scrub;
-use super::vary::{VariantKey, VaryFields};
-use super::writer::Writer;
+use super::vary::VariantKey;
 use crate::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
@@ -56,6 +56,10 @@ pub(super) struct Shared {
     pub disk_budget: AtomicU64,
     /// Bytes of the file system that stay free, or `disk_use::FLOOR_BY_SIZE`.
     pub disk_floor: AtomicU64,
+    /// The hosts of hosts.json, for whatever disk there is.
+    pub host_budgets: ArcSwap<Arc<[HostBudget]>>,
+    /// Those that the metrics tell of.
+    pub hosts_shown: Mutex<BTreeSet<String>>,
     /// What the file system has room for, as it was last looked at.
     pub disk_ceiling: AtomicU64,
     /// The most that a fill waits for room for: eviction makes so much beyond what is used.
@@ -63,13 +67,18 @@ pub(super) struct Shared {
     pub ids: AtomicU64,
     /// One purge at a time, so that they come into force in their order.
     pub purging: tokio::sync::Mutex<()>,
+    /// The first purge that could not be written down, until a later one is. The next run knows nothing of it, and gives its number
+    /// to another: nothing is written down as asked for after it.
+    pub unrecorded: AtomicU64,
     /// Scopes whose entries are to be removed from the disk.
     pub sweeps: Mutex<Vec<PurgeScope>>,
     /// Changes when purges are forgotten: what was read from disk before may be purged and not look so.
     pub forgotten: AtomicU64,
     pub doomed: Mutex<Vec<u64>>,
     /// Bytes of bodies whose entries are gone and that are still read: they will be free without more eviction.
-    pub leaving_bytes: AtomicU64,
+    pub leaving_bytes: Arc<AtomicU64>,
+    /// Bytes on disk of bodies that are still coming.
+    pub unfinished_bytes: AtomicU64,
     pub wake: Notify,
     pub room: Notify,
     pub tracker: TaskTracker,
@@ -85,6 +94,7 @@ pub(super) struct Shared {
     next_note: AtomicUsize,
     pub fills: AtomicU64,
     pub scrub: Scrub,
+    pub pins: Pins,
 }
 
 /// Entries whose first fill is under way.
@@ -118,13 +128,17 @@ impl Shared {
             disk_budget: AtomicU64::new(disk_bytes),
             disk_floor: AtomicU64::new(disk_use::FLOOR_BY_SIZE),
             disk_ceiling: AtomicU64::new(u64::MAX),
+            host_budgets: ArcSwap::from_pointee(Arc::default()),
+            hosts_shown: Mutex::default(),
             room_wanted: AtomicU64::new(0),
             ids: AtomicU64::new(first_id),
             purging: tokio::sync::Mutex::new(()),
+            unrecorded: AtomicU64::new(u64::MAX),
             sweeps: Mutex::default(),
             forgotten: AtomicU64::new(0),
             doomed: Mutex::default(),
-            leaving_bytes: AtomicU64::new(0),
+            leaving_bytes: Arc::default(),
+            unfinished_bytes: AtomicU64::new(0),
             wake: Notify::new(),
             room: Notify::new(),
             tracker: TaskTracker::new(),
@@ -137,6 +151,7 @@ impl Shared {
             next_note: AtomicUsize::new(0),
             fills: AtomicU64::new(0),
             scrub: Scrub::default(),
+            pins: Pins::default(),
         })
     }
 
@@ -189,198 +204,20 @@ impl Shared {
     /// Puts the purges in force that are written down.
     pub fn apply_recorded_purges(&self, disk: &Disk) -> Result<(), IndexError> {
         let newest = index::number(&*disk.index, schema::META_SEQUENCE)?;
-        let mut from = Vec::new();
-        loop {
-            let records = disk.index.scan(Column::Purges, &from, None, CHUNK)?;
-            for (key, record) in &records {
-                let Ok(sequence) = key.as_slice().try_into().map(u64::from_be_bytes) else { continue };
-                // What it purged may not be known any more: then it was everything.
-                let purge = schema::decode_purge(record).unwrap_or_else(|| PurgeScope::All.into());
-                self.purges.apply(sequence, &purge);
-                if matches!(purge.scope, PurgeScope::Glob { .. }) {
-                    self.sweeps.lock().push(purge.scope);
-                }
+        index::each(&*disk.index, Column::Purges, &[], None, |key, record| {
+            let Ok(sequence) = key.try_into().map(u64::from_be_bytes) else { return };
+            // What it purged may not be known any more: then it was everything.
+            let purge = schema::decode_purge(record).unwrap_or_else(|| PurgeScope::All.into());
+            self.purges.apply(sequence, &purge);
+            if matches!(purge.scope, PurgeScope::Glob { .. }) {
+                self.sweeps.lock().push(purge.scope);
             }
-            match records.into_iter().last() {
-                Some((last, _)) => from = [last.as_slice(), &[0]].concat(),
-                None => break,
-            }
-        }
+        })?;
         self.purges.advance(newest.unsigned_abs());
         Ok(())
     }
 
-    // Entries in memory and fills under way.
-
-    /// An entry in memory, or one that is coming.
-    pub fn find(&self, key: &CacheKey, headers: &HeaderMap, request_path: &str) -> Option<Arc<Entry>> {
-        let hash = self.hot.hash(key);
-        let untold = match front::find(self, key, hash, request_path) {
-            Front::Entry(entry) => return Some(entry),
-            Front::Ask(untold) => untold,
-        };
-        let found = self.hot.select(
-            key,
-            |set| VariantKey::of(set, headers),
-            |slot, alone| {
-                match self.judge_slot(slot, request_path) {
-                    Verdict::Untouched => {}
-                    Verdict::Gone => return None,
-                    Verdict::Stale(at) => return Some(self.stale_in_memory(&slot.entry, at)),
-                }
-                self.note_use(slot, untold + 1);
-                if alone {
-                    front::offer(self, hash, slot);
-                }
-                Some(slot.entry.clone())
-            },
-        );
-        found.or_else(|| {
-            let live = self.live(key).read();
-            // Made once for many that vary by the same fields.
-            let mut wanted: Option<(&VaryFields, VariantKey)> = None;
-            for entry in live.get(key)?.iter().rev() {
-                let set = &entry.head.vary;
-                let variant = match wanted.take() {
-                    Some((of, variant)) if of == set => variant,
-                    _ => VariantKey::of(set, headers),
-                };
-                // Of what purges said before the floor nothing is known any more.
-                if variant == entry.variant && !self.purges.is_before_floor(entry.head.sequence.0) {
-                    match self.judge(entry, Some(request_path)) {
-                        Verdict::Gone => {}
-                        verdict => return Some(self.as_judged(entry, verdict)),
-                    }
-                }
-                wanted = Some((set, variant));
-            }
-            None
-        })
-    }
-
-    fn note_use(&self, slot: &Arc<Slot>, uses: u32) {
-        slot.uses.fetch_add(uses, Ordering::Relaxed);
-        if !slot.noted.load(Ordering::Relaxed) && !slot.noted.swap(true, Ordering::Relaxed) {
-            // Once for each entry and flush, and never waiting for another.
-            let buffer = self.next_note.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            match self.noted[buffer].try_lock() {
-                Some(mut noted) if noted.len() < MAX_NOTED => noted.push(slot.clone()),
-                _ => slot.noted.store(false, Ordering::Relaxed),
-            }
-        }
-    }
-
-    /// Takes what was used since the last time.
-    pub fn take_noted(&self) -> Vec<Arc<Slot>> {
-        self.noted.iter().flat_map(|noted| std::mem::take(&mut *noted.lock())).collect()
-    }
-
-    /// Begins to keep a response.
-    pub fn begin(
-        self: &Arc<Self>,
-        key: &CacheKey,
-        request: &HeaderMap,
-        head: EntryHead,
-        slices: Option<Range<u64>>,
-    ) -> (Arc<Entry>, Option<Writer>) {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let variant = VariantKey::of(&head.vary, request);
-        let empty = head.size == Some(0);
-        let full_key = schema::full_key(key.as_bytes(), &variant.0);
-        let (size, sliceable) = (head.size, head.sliceable);
-        let mut entry =
-            Entry { id, key: key.clone(), variant, head, body: EntryBody::Inline(Bytes::new()), ready: None };
-        let refused = self.is_purged(&entry, None) || self.purges.is_before_floor(entry.head.sequence.0);
-        // A part can only be kept of a body that may be completed.
-        let part = slices.is_some();
-        if refused || self.is_closing() || (part && !(sliceable && size.is_some())) {
-            return (Arc::new(entry), None);
-        }
-        if empty {
-            let entry = Arc::new(entry);
-            self.show(&entry);
-            let (shared, to_commit) = (self.clone(), entry.clone());
-            if self.disk_takes(0) {
-                self.tracker.spawn_blocking(move || shared.commit(&to_commit));
-            }
-            return (entry, None);
-        }
-        let parts = BodyParts { id, size, sliceable, full_key, present: Runs::default(), committed: false };
-        let body = SlicedBody::new(self, parts);
-        self.bodies(id).lock().insert(id, Arc::downgrade(&body));
-        let last = size.map(|size| size.div_ceil(SLICE_BYTES));
-        let slices = slices.map(|slices| slices.start..slices.end.min(last.unwrap_or(u64::MAX)));
-        let (first, end) = slices.map_or((0, last), |slices| (slices.start, Some(slices.end)));
-        let position = first * SLICE_BYTES;
-        let number = {
-            let mut state = body.state.lock();
-            let number = state.number();
-            state.fills.push(Fill { number, slice: first, end, pieces: Vec::new(), position });
-            number
-        };
-        let limit = size.map(|size| end.map_or(size, |end| (end * SLICE_BYTES).min(size)));
-        body.filling.store(true, Ordering::Release);
-        entry.body = EntryBody::Sliced(body.clone());
-        let entry = Arc::new(entry);
-        self.fills.fetch_add(1, Ordering::Relaxed);
-        self.live(key).write().entry(key.clone()).or_default().push(entry.clone());
-        self.hot.insert(&entry, &[], false);
-        (entry.clone(), Some(Writer::of_entry(self.clone(), entry, body, number, position, limit)))
-    }
-
-    /// The first fill of an entry is over.
-    pub fn filled(&self, entry: &Entry) {
-        let mut live = self.live(&entry.key).write();
-        if let Some(entries) = live.get_mut(&entry.key) {
-            let before = entries.len();
-            entries.retain(|other| other.id != entry.id);
-            if entries.len() < before {
-                self.fills.fetch_sub(1, Ordering::Relaxed);
-            }
-            if entries.is_empty() {
-                live.remove(&entry.key);
-            }
-        }
-        drop(live);
-        if let EntryBody::Sliced(body) = &entry.body {
-            body.filling.store(false, Ordering::Release);
-        }
-    }
-
-    /// Puts an entry into the memory tier, unless something newer stands there.
-    pub fn show(&self, entry: &Arc<Entry>) {
-        let newer = self.hot.select(
-            &entry.key,
-            |_| entry.variant.clone(),
-            |slot, _| {
-                let other = &slot.entry;
-                (other.variant == entry.variant
-                    && other.id != entry.id
-                    && other.head.moment(other.id) > entry.head.moment(entry.id))
-                .then_some(())
-            },
-        );
-        let too_old = || self.purges.is_before_floor(entry.head.sequence.0);
-        if newer.is_none() && !too_old() {
-            self.hot.insert(entry, &[], false);
-            // Purges may have been forgotten in this moment.
-            if too_old() {
-                self.hot.remove(&entry.key, &entry.variant, entry.id);
-            }
-        }
-    }
-
-    /// Nobody new shall find an entry; those who read it go on.
-    pub fn hide(&self, entry: &Entry) {
-        self.hot.remove(&entry.key, &entry.variant, entry.id);
-        if let Some(entries) = self.live(&entry.key).write().get_mut(&entry.key) {
-            let before = entries.len();
-            entries.retain(|other| other.id != entry.id);
-            if entries.len() < before {
-                self.fills.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
+    // What goes, and what replaces it.
 
     /// Forgets an entry in memory and on disk.
     pub fn forget(self: &Arc<Self>, entry: &Entry) {
@@ -450,7 +287,7 @@ impl Shared {
         if self.disk_takes(0) {
             self.tracker.spawn_blocking(move || {
                 if let Some(disk) = shared.disk.load_full() {
-                    let written = shared.counted(disk.freshen(&to_write));
+                    let written = shared.counted(disk.freshen(&shared.as_recorded(&to_write)));
                     // Small ones that the disk has lost meanwhile can be put back whole.
                     if written == Some(false) && matches!(to_write.body, EntryBody::Inline(_)) {
                         shared.commit(&to_write);
@@ -461,113 +298,39 @@ impl Shared {
         fresh
     }
 
-    // Bodies.
-
-    /// The body of an entry on disk: the one that is in use, or a new one.
-    pub fn body_for(self: &Arc<Self>, parts: BodyParts) -> Arc<SlicedBody> {
-        let mut bodies = self.bodies(parts.id).lock();
-        if let Some(body) = bodies.get(&parts.id).and_then(Weak::upgrade) {
-            return body;
-        }
-        let id = parts.id;
-        let body = SlicedBody::new(self, parts);
-        bodies.insert(id, Arc::downgrade(&body));
-        body
-    }
-
-    /// The body in use with this id.
-    pub fn live_body(&self, id: u64) -> Option<Arc<SlicedBody>> {
-        self.bodies(id).lock().get(&id).and_then(Weak::upgrade)
-    }
-
-    /// The last who used a body is gone.
-    pub fn body_dropped(&self, body: &SlicedBody) {
-        let mut bodies = self.bodies(body.id).lock();
-        // Another may have been made of the same entry in this moment.
-        if bodies.get(&body.id).is_some_and(|other| other.strong_count() == 0) {
-            bodies.remove(&body.id);
-            let garbage = body.stored.load(Ordering::Acquire) && !body.committed.load(Ordering::Acquire);
-            if garbage || body.doomed.load(Ordering::Acquire) {
-                self.leaving_bytes.fetch_sub(body.doomed_bytes.load(Ordering::Acquire), Ordering::AcqRel);
-                self.doomed.lock().push(body.id);
-                self.wake.notify_one();
-            }
-        }
-    }
-
-    /// The entry of a body is gone: the body follows when nobody reads it.
-    pub fn doom(&self, id: u64) {
-        let bodies = self.bodies(id).lock();
-        // Upgraded while locked; dropped after, for the last one takes the same lock.
-        let body = bodies.get(&id).and_then(Weak::upgrade);
-        if let Some(body) = &body {
-            if !body.doomed.swap(true, Ordering::AcqRel) {
-                let bytes = body.slices_on_disk() * SLICE_BYTES;
-                body.doomed_bytes.store(bytes, Ordering::Release);
-                self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
-            }
-        } else {
-            self.doomed.lock().push(id);
-            self.wake.notify_one();
-        }
-        drop(bodies);
-    }
-
     // The disk.
 
     /// A record: from the block cache if it is there, else on the blocking pool.
     pub async fn record(self: &Arc<Self>, column: Column, key: Vec<u8>) -> Option<Vec<u8>> {
         let disk = self.disk.load_full()?;
-        match disk.index.probe(column, &key) {
+        let begun = Instant::now();
+        let probed = disk.index.probe(column, &key);
+        let probing = begun.elapsed();
+        let known = match probed {
             Probe::Found(record) => Some(record),
             Probe::Absent => None,
             Probe::Unknown => {
                 let shared = self.clone();
-                let read = move || shared.counted(disk.index.get(column, &key).map_err(DiskError::from)).flatten();
-                self.tracker.spawn_blocking(read).await.ok().flatten()
+                let read = move || {
+                    let begun = Instant::now();
+                    let record = disk.index.get(column, &key).map_err(DiskError::from);
+                    shared.metrics.cache_index_reads.observe(probing + begun.elapsed());
+                    shared.counted(record).flatten()
+                };
+                return self.tracker.spawn_blocking(read).await.ok().flatten();
             }
-        }
-    }
-
-    /// A slice from disk, checked.
-    pub async fn load_slice(self: &Arc<Self>, id: u64, slice: u64) -> Option<Bytes> {
-        let disk = self.disk.load_full()?;
-        let key = schema::slice_key(id, u32::try_from(slice).ok()?);
-        if let Probe::Found(record) = disk.index.probe(Column::Slices, &key)
-            && let Some(record) = SliceRecord::decode(&record)
-            && let Some(bytes) = disk.store.read_now(id, slice * SLICE_BYTES, record.length as usize)
-            && record.matches(&bytes)
-        {
-            return Some(bytes);
-        }
-        let shared = self.clone();
-        let read = move || {
-            let record = shared.counted(disk.index.get(Column::Slices, &key).map_err(DiskError::from))??;
-            let record = SliceRecord::decode(&record);
-            let read = |record: SliceRecord| {
-                let bytes = disk.store.read(id, slice * SLICE_BYTES, record.length as usize).ok()?;
-                record.matches(&bytes).then_some(bytes)
-            };
-            let bytes = record.and_then(read);
-            if bytes.is_none() {
-                shared.slice_is_bad(&disk, id, slice);
-            }
-            bytes
         };
-        self.tracker.spawn_blocking(read).await.ok().flatten()
+        self.metrics.cache_index_reads.observe(probing);
+        known
     }
 
-    /// Blocking: forgets a slice that is not what it was.
-    pub fn slice_is_bad(&self, disk: &Disk, id: u64, slice: u64) {
-        self.metrics.cache_corruptions.inc();
-        tracing::warn!(body = id, slice, "a slice on disk is damaged or gone; it will be fetched again");
-        self.counted(disk.drop_slice(id, slice));
-    }
-
-    /// Blocking: stores a slice. False if the disk did not take it.
-    pub fn store_slice(&self, body: &SlicedBody, slice: u64, bytes: &[u8]) -> bool {
-        let Some(disk) = self.disk.load_full() else { return false };
-        self.written(disk.store_slice(body.id, &body.full_key, slice, bytes)).is_some()
+    /// An entry as the next run may know it: asked for after no purge that is not written down.
+    fn as_recorded(&self, entry: &Arc<Entry>) -> Arc<Entry> {
+        let before = self.unrecorded.load(Ordering::Acquire).saturating_sub(1);
+        if entry.head.sequence.0 <= before {
+            return entry.clone();
+        }
+        Arc::new(entry.with_head(EntryHead { sequence: PurgeSequence(before), ..entry.head.clone() }))
     }
 
     /// Blocking: puts an entry into the index, if it was not purged or removed meanwhile.
@@ -582,8 +345,8 @@ impl Shared {
         if doomed || verdict == Verdict::Gone || self.purges.is_before_floor(entry.head.sequence.0) {
             return false;
         }
-        let judged = self.as_judged(entry, verdict);
-        match self.written(disk.commit(&judged, self.clock.now().as_secs())) {
+        let judged = self.as_recorded(&self.as_judged(entry, verdict));
+        match self.written(disk.commit(&judged, self.clock.now())) {
             Some(Committed::Yes { replaced, crowded_out }) => {
                 if let Some(body) = body {
                     body.committed.store(true, Ordering::Release);

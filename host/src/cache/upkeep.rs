@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::disk::{CHUNK, Disk, DiskError};
+use super::disk::{Disk, DiskError};
 use super::entry::Entry;
 use super::eviction;
 use super::glob::Glob;
+use super::host_walk;
 use super::index::schema::{self, EntryRecord, StoredEntry};
-use super::index::{Change, Column, after_prefix};
+use super::index::{self, CHUNK, Change, Column, after_prefix};
 use super::key;
 use super::purge_table::{Marks, Verdict};
 use super::purges::PurgeScope;
@@ -31,8 +32,8 @@ const FLUSH_EVICTIONS: u64 = 16;
 pub(super) const MAX_PURGES: u64 = 100_000;
 /// Scopes that wait to be swept; more are swept when there are too many purges to remember.
 pub(super) const MAX_SWEEPS: usize = 100_000;
-/// Records that are judged in one go.
-const PART: usize = CHUNK / 4;
+/// Records of entries that are read in one go: they have bodies in them.
+pub(super) const PART: usize = CHUNK / 4;
 /// Between parts of a sweep: it must not be felt.
 pub(super) const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 
@@ -71,6 +72,9 @@ async fn run(shared: Weak<Shared>, cancel: CancellationToken) {
         }
         let work = move |shared: &Arc<Shared>| {
             eviction::reclaim(shared);
+            if let Some(disk) = shared.disk.load_full() {
+                shared.configure_hosts(&disk);
+            }
             shared.measure_space();
             if let Some(region) = shared.hot.region() {
                 region.watch();
@@ -116,6 +120,7 @@ async fn sweep_all(shared: Weak<Shared>, cancel: CancellationToken) {
         let too_many = strong.purges.records() > MAX_PURGES || strong.purges.is_full();
         let newest = strong.purges.newest();
         drop(strong);
+        host_walk::walk(&shared, &cancel).await;
         if too_many {
             forget_all(&shared, &cancel, newest).await;
             continue;
@@ -226,7 +231,11 @@ fn sweep_part(shared: &Arc<Shared>, from: &[u8], end: Option<&[u8]>, soft: Soft)
         match EntryRecord::decode(value) {
             Some(EntryRecord { entry: Some(entry), .. }) => {
                 match shared.purges.judge(&marks_of(full_key, &entry), entry.head.sequence.0) {
-                    Verdict::Gone => shared.remove_from_disk(full_key, entry.id),
+                    // What could not be removed must not be taken for removed: the purge is forgotten after this.
+                    Verdict::Gone => {
+                        let removed = shared.counted(disk.remove(full_key, entry.id))?;
+                        shared.gone(full_key, removed, entry.id);
+                    }
                     Verdict::Stale(at) if soft == Soft::IsWrittenDown => {
                         if let Some(lifetime) = shared.shortened(&entry.head, at) {
                             shared.written(disk.shorten(full_key, &entry, lifetime))?;
@@ -243,7 +252,7 @@ fn sweep_part(shared: &Arc<Shared>, from: &[u8], end: Option<&[u8]>, soft: Soft)
         }
     }
     let more = records.len() == PART;
-    Some(records.last().filter(|_| more).map(|(last, _)| [last.as_slice(), &[0]].concat()))
+    Some(records.last().filter(|_| more).map(|(last, _)| index::after(last)))
 }
 
 /// What purges may hit an entry of the index by.

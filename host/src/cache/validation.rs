@@ -8,11 +8,13 @@ use http::header::{
 
 use super::control::ResponseDirectives;
 use super::storable;
+use crate::semantics::digest::CONTENT_DIGEST;
 use crate::semantics::etag::EntityTag;
 use crate::semantics::{date, hop_by_hop};
 
 /// What a 304 does not change: the stored body depends on it, or it is told anew at each use.
-const UNCHANGED: [HeaderName; 4] = [AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE];
+/// A digest of its content is of none.
+const UNCHANGED: [HeaderName; 5] = [AGE, CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE];
 
 /// The fields to add to a request so that the origin can answer 304: If-None-Match, If-Modified-Since. None without a
 /// validator. They are the stored values byte for byte, since there are origins that compare text.

@@ -155,11 +155,13 @@ fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let mut lines = request.get_all(name).iter().peekable();
     lines.peek()?;
     let mut value = Vec::new();
+    // A quote that one line leaves open goes on in the next: as one line they would be no different.
+    let (mut quoted, mut escaped) = (false, false);
     for (place, line) in lines.enumerate() {
         if place > 0 {
             value.push(b',');
+            escaped = false;
         }
-        let (mut quoted, mut escaped) = (false, false);
         let mut skipping = true;
         for &byte in line.as_bytes().trim_ascii() {
             if quoted {
@@ -234,6 +236,8 @@ mod tests {
         compare(&[("a", "\"x , y\"")], &[("a", "\"x,y\"")], false);
         compare(&[("a", "\"x\\\" , y\"")], &[("a", "\"x\\\",y\"")], false);
         compare(&[("a", "\"x\" , y")], &[("a", "\"x\",y")], true);
+        compare(&[("a", "\"x"), ("a", "y , z")], &[("a", "\"x,y , z")], true);
+        compare(&[("a", "\"x"), ("a", "y , z")], &[("a", "\"x,y,z")], false);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use tokio::sync::Semaphore;
 
 use super::body::{Held, SlicedBody};
 use super::entry::{Entry, EntryBody, EntryHead, INLINE_BYTES, SLICE_BYTES};
+use super::key;
 use super::shared::Shared;
+use super::unfinished::Unfinished;
 
 /// Slices of one fill that may be on their way to the disk; more wait.
 const MAX_UNWRITTEN: u32 = 4;
@@ -34,6 +36,7 @@ pub struct Writer {
     /// The longest body that is kept, where the length is not known.
     most: Option<u64>,
     progress: Arc<Progress>,
+    on_disk: Unfinished,
     stage: Stage,
 }
 
@@ -56,6 +59,7 @@ impl Writer {
         shared.metrics.cache_fills.inc();
         let progress = Progress { unwritten: Semaphore::new(MAX_UNWRITTEN as usize), lost: AtomicBool::new(false) };
         let progress = Arc::new(progress);
+        let on_disk = Unfinished::new(shared.clone());
         Self {
             shared,
             body,
@@ -66,6 +70,7 @@ impl Writer {
             whole: false,
             most: None,
             progress,
+            on_disk,
             stage: Stage::Open,
         }
     }
@@ -139,6 +144,10 @@ impl Writer {
         true
     }
 
+    fn host(&self) -> &str {
+        key::host_of(&self.body.full_key)
+    }
+
     /// Whether the whole body fits into the index record: then nothing is stored before the end.
     fn goes_inline(&self) -> bool {
         self.whole && self.position <= INLINE_BYTES && self.limit.is_none_or(|limit| limit <= INLINE_BYTES)
@@ -160,12 +169,24 @@ impl Writer {
         if !self.is_given_up() {
             self.shared.hot.slices.insert(self.body.id, slice, bytes.clone());
         }
-        if self.may_store() && self.shared.room_for(bytes.len() as u64).await {
+        if self.may_store() && self.takes_room(bytes.len() as u64).await {
             self.store(slice, bytes).await;
         } else {
             unstored(&self.body, &self.progress, slice);
         }
         self.wait_for_readers(slice).await;
+    }
+
+    /// Whether there is room on the disk for some bytes more, which are taken then.
+    async fn takes_room(&mut self, bytes: u64) -> bool {
+        if !self.on_disk.take(bytes) {
+            return false;
+        }
+        let fits = self.shared.room_for(self.host(), bytes).await;
+        if !fits {
+            self.on_disk.give_back(bytes);
+        }
+        fits
     }
 
     /// Whether the disk may have what comes: it works, the entry was not removed, purged or given up, and could fit.
@@ -174,7 +195,9 @@ impl Writer {
         let recorded = self.entry.is_some() || self.body.committed.load(Ordering::Acquire);
         let complete = self.body.is_sliceable() || !self.progress.lost.load(Ordering::Acquire);
         let doomed = self.body.doomed.load(Ordering::Acquire);
-        recorded && complete && !purged && !doomed && self.shared.disk_takes(self.body.size().unwrap_or(self.position))
+        let size = self.body.size().unwrap_or(self.position);
+        let fits = self.shared.disk_takes(size) && self.shared.host_takes(self.host(), size);
+        recorded && complete && !purged && !doomed && fits
     }
 
     async fn store(&mut self, slice: u64, bytes: Bytes) {
@@ -313,7 +336,8 @@ impl Writer {
         }
         self.shared.show(&complete);
         let shared = self.shared.clone();
-        if self.shared.disk_takes(INLINE_BYTES) && self.shared.room_for(INLINE_BYTES).await {
+        let takes = self.shared.disk_takes(INLINE_BYTES) && self.shared.host_takes(self.host(), self.position);
+        if takes && self.shared.room_for(self.host(), self.position).await {
             let to_commit = complete.clone();
             // Memory has it in any case; a disk that does not take it is counted there.
             let _ = self.shared.tracker.spawn_blocking(move || shared.commit(&to_commit)).await;
@@ -357,11 +381,30 @@ impl Writer {
         self.end_badly(why);
     }
 
+    /// All of the body is not what it should be: nothing of it is kept, and nobody completes it.
+    pub fn refuse(mut self, why: String) {
+        self.give_up();
+        self.leave();
+        self.body.state.lock().failed = Some(why.clone());
+        self.end_badly(why);
+    }
+
+    /// Nobody new meets this fill: who learns that it broke off and asks again shall find another.
+    fn leave(&self) {
+        if let Some(entry) = &self.entry {
+            self.shared.filled(entry);
+            if !self.body.is_sliceable() {
+                self.shared.forget(entry);
+            }
+        }
+    }
+
     fn end_badly(&mut self, why: String) {
         if self.stage != Stage::Open {
             return;
         }
         self.stage = Stage::Done;
+        self.leave();
         {
             let mut state = self.body.state.lock();
             if !self.body.is_sliceable() {
@@ -370,12 +413,6 @@ impl Writer {
             state.end_fill(self.fill, Some(why));
         }
         self.body.changed.notify_waiters();
-        if let Some(entry) = &self.entry {
-            self.shared.filled(entry);
-            if !self.body.is_sliceable() {
-                self.shared.forget(entry);
-            }
-        }
     }
 
     /// Whether anyone reads along now.
@@ -409,14 +446,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         match self.stage {
             Stage::Open => self.end_badly("the fill was given up".into()),
-            Stage::Ended => {
-                if let Some(entry) = &self.entry {
-                    self.shared.filled(entry);
-                    if !self.body.is_sliceable() {
-                        self.shared.forget(entry);
-                    }
-                }
-            }
+            Stage::Ended => self.leave(),
             Stage::Done => {}
         }
         self.shared.metrics.cache_fills.dec();

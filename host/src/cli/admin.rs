@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use proxyhost::config;
 use serde_json::Value;
@@ -17,6 +18,9 @@ const CONNECT_AT_MOST: Duration = Duration::from_secs(5);
 const ANSWER_AT_MOST: Duration = Duration::from_secs(120);
 /// The longest answer.
 const ANSWER_MOST_BYTES: usize = 64 << 20;
+
+/// The longest line of one, which has a URL and what is wrong with it; and the longest refusal.
+const LINE_MOST_BYTES: usize = 1 << 20;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -53,17 +57,18 @@ impl Admin {
 
     /// Asks and waits.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, AdminError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| AdminError::Unreachable(format!("the runtime cannot start: {error}")))?;
+        let runtime = runtime()?;
         let (status, answer) = runtime.block_on(async {
             tokio::time::timeout(ANSWER_AT_MOST, self.exchange(method, path, body))
                 .await
                 .unwrap_or_else(|_| Err(self.unreachable("no answer in time")))
         })?;
-        let answer = serde_json::from_slice(&answer)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&answer).trim().to_owned()));
+        self.answered(status, &answer)
+    }
+
+    fn answered(&self, status: StatusCode, answer: &[u8]) -> Result<Value, AdminError> {
+        let answer = serde_json::from_slice(answer)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(answer).trim().to_owned()));
         match status {
             status if status.is_success() => Ok(answer),
             // Nothing is wrong with what was asked: later it may go.
@@ -81,12 +86,57 @@ impl Admin {
         }
     }
 
+    /// Asks for an answer in lines of JSON, and gives each of them away as it comes.
+    pub fn ask_for_lines(&self, path: &str, body: &Value, mut each: impl FnMut(Value)) -> Result<(), AdminError> {
+        let runtime = runtime()?;
+        runtime.block_on(async {
+            let sent = tokio::time::timeout(ANSWER_AT_MOST, self.send("POST", path, Some(body))).await;
+            let response = sent.map_err(|_| self.unreachable("no answer in time"))??;
+            let status = response.status();
+            let mut body = response.into_body();
+            let mut rest = Vec::new();
+            loop {
+                // A line comes at least every few seconds, however long each thing takes.
+                let frame = tokio::time::timeout(ANSWER_AT_MOST, body.frame()).await;
+                let frame = frame.map_err(|_| self.unreachable("no answer in time"))?;
+                let Some(frame) = frame else { break };
+                let frame = frame.map_err(|error| self.unreachable(&error.to_string()))?;
+                rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                if status.is_success() {
+                    let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                    for line in rest[..end].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                        let value = serde_json::from_slice(line);
+                        each(value.map_err(|_| self.unreachable("the answer is not JSON"))?);
+                    }
+                    rest.drain(..end);
+                }
+                if rest.len() > LINE_MOST_BYTES {
+                    return Err(self.unreachable("the answer is too long"));
+                }
+            }
+            if status.is_success() {
+                return Ok(());
+            }
+            self.answered(status, &rest).map(|_| ())
+        })
+    }
+
     async fn exchange(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes), AdminError> {
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MOST_BYTES)
+            .collect()
+            .await
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Response<Incoming>, AdminError> {
         let connecting = tokio::net::TcpStream::connect(self.address);
         let stream = match tokio::time::timeout(CONNECT_AT_MOST, connecting).await {
             Ok(Ok(stream)) => stream,
@@ -106,18 +156,17 @@ impl Admin {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))
             .map_err(|error| AdminError::Refused(vec![format!("proxyhost: this cannot be asked: {error}")]))?;
-        let response = sender.send_request(request).await.map_err(|error| self.unreachable(&error.to_string()))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MOST_BYTES)
-            .collect()
-            .await
-            .map_err(|error| self.unreachable(&error.to_string()))?;
-        Ok((status, body.to_bytes()))
+        sender.send_request(request).await.map_err(|error| self.unreachable(&error.to_string()))
     }
 
     fn unreachable(&self, reason: &str) -> AdminError {
         AdminError::Unreachable(format!("the running program cannot be asked at {}: {reason}", self.address))
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, AdminError> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| AdminError::Unreachable(format!("the runtime cannot start: {error}")))
 }
 
 /// A listener on every address is asked on loopback.

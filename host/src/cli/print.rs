@@ -80,7 +80,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// Without control characters: what clients and origins sent must not steer a terminal.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 

@@ -1,7 +1,6 @@
 //! `proxyhost purge`: from arguments, or from a list of any length, line by line, which is sent in parts.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::{Args, ValueEnum};
 use proxyhost::purge::{self, Kind};
 use serde_json::{Map, Value, json};
 
+use super::lines::Lines;
 use super::print::{say, say_json};
 use super::{Door, Failure, ask};
 
@@ -20,8 +20,6 @@ const PART_GLOBS: usize = 100;
 const PART_TRIES: u32 = 120;
 const PART_PAUSE: Duration = Duration::from_millis(500);
 const PART_BYTES: usize = 1 << 20;
-/// The longest line: longer than any path or tag.
-const LINE_BYTES: u64 = 64 << 10;
 
 /// What is purged, and how.
 #[derive(Debug, Args)]
@@ -117,7 +115,7 @@ pub fn run(file: &Path, purge: &Purge, door: &Door) -> Result<(), Failure> {
             let body = purge.body(&lists);
             // What the listener would refuse is refused here, in the same words.
             if let Err(error) = purge::parse_request(body.to_string().as_bytes()) {
-                return Err(mendable(&error));
+                return Err(Failure::mendable(&error));
             }
             ask(file, door, "POST", "/purge", Some(&body))?
         }
@@ -130,61 +128,42 @@ pub fn run(file: &Path, purge: &Purge, door: &Door) -> Result<(), Failure> {
     Ok(())
 }
 
-fn mendable(why: &str) -> Failure {
-    Failure::Mendable(vec![format!("proxyhost: {why}")])
-}
-
 /// Sends a list in parts. What was sent before a mistake is found is purged, and the answer says so.
 fn from_list(file: &Path, purge: &Purge, list: &Path, door: &Door) -> Result<Value, Failure> {
-    let cannot = |error: io::Error| mendable(&format!("{} cannot be read: {error}", list.display()));
-    let (mut lines, length): (Box<dyn BufRead>, Option<u64>) = if list == Path::new("-") {
-        (Box::new(io::stdin().lock()), None)
-    } else {
-        let opened = File::open(list).map_err(cannot)?;
-        let length = opened.metadata().map_err(cannot)?.len();
-        (Box::new(BufReader::new(opened)), Some(length))
-    };
+    let cannot = |error: io::Error| Failure::mendable(&format!("{} cannot be read: {error}", list.display()));
+    let mut lines = Lines::of(list).map_err(cannot)?;
     let (kind, name) = purge.each.kind();
     let most_lines = if kind == Kind::Glob { PART_GLOBS } else { PART_LINES };
     let host = match (&purge.host, kind) {
-        (Some(_), Kind::Host) => return Err(mendable("--host and --each host say both which host")),
+        (Some(_), Kind::Host) => return Err(Failure::mendable("--host and --each host say both which host")),
         (host, _) => host.as_deref(),
     };
-    let mut sum = Sum { length, ..Sum::default() };
+    let mut sum = Sum::default();
     let mut part: Vec<String> = Vec::new();
-    let (mut part_bytes, mut number) = (0, 0_u64);
-    loop {
-        let mut line = Vec::new();
-        let read = (&mut lines).take(LINE_BYTES).read_until(b'\n', &mut line).map_err(cannot)? as u64;
-        sum.read += read;
-        number += 1;
-        if read == 0 {
-            break;
-        }
-        let wrong = |why: &str, sum: &Sum| mendable(&format!("line {number} {why}{}", sum.so_far()));
-        if read == LINE_BYTES && line.last() != Some(&b'\n') {
-            return Err(wrong("is too long", &sum));
-        }
-        let Ok(text) = String::from_utf8(line) else { return Err(wrong("is not UTF-8", &sum)) };
-        let text = text.trim();
-        if text.is_empty() || text.starts_with('#') {
-            continue;
-        }
-        if let Err(error) = purge::item(kind, host, text) {
+    let mut part_bytes = 0;
+    while let Some(line) = lines.next().map_err(cannot)? {
+        let wrong = |why: &str, sum: &Sum| Failure::mendable(&format!("line {} {why}{}", lines.number, sum.so_far()));
+        let text = match line {
+            Ok(text) => text,
+            Err(why) => return Err(wrong(why, &sum)),
+        };
+        if let Err(error) = purge::item(kind, host, &text) {
             return Err(wrong(&error, &sum));
         }
         part_bytes += text.len();
-        part.push(text.to_owned());
+        part.push(text);
         if part.len() == most_lines || part_bytes >= PART_BYTES {
+            sum.bar = lines.bar();
             send(file, purge, door, (name, &part), &mut sum)?;
             part.clear();
             part_bytes = 0;
         }
     }
+    sum.bar = lines.bar();
     if !part.is_empty() {
         send(file, purge, door, (name, &part), &mut sum)?;
     } else if sum.purged == 0 {
-        return Err(mendable(&format!("{} names nothing", list.display())));
+        return Err(Failure::mendable(&format!("{} names nothing", list.display())));
     }
     if io::stderr().is_terminal() {
         eprintln!();
@@ -223,8 +202,8 @@ struct Sum {
     sequence: u64,
     entries: Option<u64>,
     incomplete: bool,
-    read: u64,
-    length: Option<u64>,
+    /// How much of the list was read.
+    bar: Option<String>,
 }
 
 impl Sum {
@@ -246,12 +225,7 @@ impl Sum {
         if !stderr.is_terminal() {
             return;
         }
-        let share = self.length.filter(|length| *length > 0).map(|length| (self.read * 100 / length).min(100));
-        let bar = share.map(|percent| {
-            let full = usize::try_from(percent / 4).unwrap_or(25);
-            format!(" [{}{}] {percent:>3} %", "#".repeat(full), " ".repeat(25 - full))
-        });
-        let _ = write!(stderr, "\r{} done{}", self.purged, bar.unwrap_or_default());
+        let _ = write!(stderr, "\r{} done{}", self.purged, self.bar.as_deref().unwrap_or_default());
         let _ = stderr.flush();
     }
 

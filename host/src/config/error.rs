@@ -39,7 +39,11 @@ pub struct Mistakes {
 impl Mistakes {
     /// Notes one, unless the same stands there already.
     pub fn add(&mut self, path: &Path, found: impl Into<String>, expected: impl Into<String>) {
-        let mistake = Mistake { path: path.to_string(), found: found.into(), expected: expected.into() };
+        let mistake = Mistake {
+            path: visible(path.to_string()),
+            found: visible(found.into()),
+            expected: visible(expected.into()),
+        };
         if self.list.len() >= MOST {
             self.beyond += 1;
         } else if !self.list.contains(&mistake) {
@@ -74,6 +78,16 @@ impl fmt::Display for Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
+
+/// The same without control characters, with which a terminal is steered: as JSON, which leaves some of them as they are, could
+/// write them.
+fn visible(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
 
 /// A place in hosts.json, grown on the way down.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -174,6 +188,13 @@ mod tests {
         let path = Path::default().key("hosts").key("a.example").key("policy").item(1).key("time_ms");
         assert_eq!(path.to_string(), r#"hosts."a.example".policy[1].time_ms"#);
         assert_eq!(Path::default().key("a\"\n").to_string(), r#""a\"\n""#);
+    }
+
+    #[test]
+    fn no_mistake_steers_a_terminal() {
+        let mut mistakes = Mistakes::default();
+        mistakes.add(&Path::default().key("a\u{7f}"), "b\u{9b}2J", "one of c\u{1b}[0m");
+        assert_eq!(mistakes.lines(), [r#""a\u007f": found b\u009b2J, expected one of c\u001b[0m"#]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod compress;
 mod hosts;
 mod https;
 mod origins;
+mod resident;
 
 pub use https::Acme;
 
@@ -20,6 +21,7 @@ use super::files::Surroundings;
 use super::json::Json;
 use super::schema::{FILE_SHAPE, POLICY_MEMORY_MOST_MIB};
 use super::{ADMIN_TOKEN, Door, Resolved, Token, defaults, leaf};
+use crate::cache::hosts::HostBudget;
 use crate::listener::Address;
 use crate::tls::CertificateFiles;
 
@@ -102,6 +104,7 @@ pub fn resolve(
     if !whole {
         return None;
     }
+    let cache = crate::cache::Settings { hosts: hosts.iter().map(budget_of).collect(), ..cache };
     Some(Resolved {
         file: file.to_owned(),
         http,
@@ -133,6 +136,10 @@ pub fn resolve(
             (cache.given("disk").is_some(), cache.given("memory").is_some())
         },
     })
+}
+
+fn budget_of(host: &crate::vhost::Settings) -> HostBudget {
+    HostBudget { name: host.name.clone(), pattern: host.pattern.clone(), disk_bytes: host.cache_disk_bytes }
 }
 
 /// Resolves only what is needed to ask the running program. None only if a mistake was noted.
@@ -210,6 +217,7 @@ impl Resolver<'_> {
             free_bytes: cache.size("free"),
             // Off is no duration.
             scrub: cache.duration("scrub"),
+            hosts: Arc::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod caching;
 mod compress;
+mod resident;
 
 use super::leaf::Leaf;
 use super::shape::Absent::{self, Computed, Default, Nothing, Refused};
@@ -206,13 +207,16 @@ static HOST: Shape = Shape::Object(&[
     caching::MAX_OBJECT,
     caching::QUERY,
     caching::CLIENT_CACHE_CONTROL,
-    field(
-        "compress",
-        &compress::COMPRESS,
-        Default("false"),
-        "true, or how: what is kept is served compressed to who takes it, and what came compressed decompressed to who does not.",
-    ),
+    caching::COMPRESS,
     field("rules", &caching::RULES, Default("[]"), "Caching by path: the first whose `path` fits counts, alone."),
+    field(
+        "cache_disk",
+        &SIZE,
+        Computed("no limit but `cache.disk`"),
+        "Budget on disk, out of `cache.disk`, of all names of this host together: over it, what is evicted is its own.",
+    ),
+    resident::PIN,
+    resident::MIRROR,
     field(
         "policy",
         &POLICY,

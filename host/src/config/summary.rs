@@ -10,6 +10,7 @@ use crate::listener::Address;
 use crate::origin::{HostField, OriginKind, Place, S3Credentials, Settings as Origin};
 use crate::policy::dropped_file;
 use crate::policy::settings::{ChainSource, Isolation, OnFailure, PolicySettings};
+use crate::semantics::path_pattern::PathPattern;
 use crate::tls::{CertificateFiles, Source};
 use crate::units::{ByteSize, duration_text as duration};
 use crate::vhost::{CacheUse, Methods, PurgeAllow, Rule, Settings as Host};
@@ -131,8 +132,16 @@ impl Resolved {
         } else if let Some(ttl) = caching.ttl.default {
             line += &format!(", ttl {}", duration(ttl));
         }
-        if host.compress.is_some() {
+        if let Some(bytes) = host.cache_disk_bytes {
+            line += &format!(", at most {} on disk", ByteSize(bytes));
+        }
+        if caching.compress.is_some() {
             line += ", compressed";
+        }
+        if host.mirror.is_some() {
+            line += ", mirrored";
+        } else if !host.pin.is_empty() {
+            line += ", partly pinned";
         }
         match host.rules.len() {
             0 => {}
@@ -257,8 +266,14 @@ fn show_host(host: &Host) -> Value {
     if let Value::Object(shown) = &mut shown {
         shown.extend(host.caching.show());
     }
-    if let Some(compress) = &host.compress {
-        shown["compress"] = compress.show();
+    if let Some(bytes) = host.cache_disk_bytes {
+        shown["cache_disk"] = bytes.into();
+    }
+    if !host.pin.is_empty() {
+        shown["pin"] = host.pin.iter().map(PathPattern::as_str).collect();
+    }
+    if let Some(mirror) = &host.mirror {
+        shown["mirror"] = json!({ "interval": duration(mirror.interval), "jobs": mirror.jobs });
     }
     if !host.rules.is_empty() {
         shown["rules"] = host.rules.iter().map(Rule::show).collect();

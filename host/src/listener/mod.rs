@@ -63,6 +63,12 @@ pub use http3::Http3;
 pub use request_body::RequestBody;
 pub use workers::Workers;
 
+/// For `host/fuzz`.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::framing::{Guard, Limits, Refused};
+}
+
 use accept::Accepting;
 use admission::Admission;
 use connection::Server;

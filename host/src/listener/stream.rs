@@ -27,7 +27,7 @@ use super::framing::{Guard, Place, Refusal, Refused};
 use super::sniff::Prefix;
 use super::socket::Socket;
 use crate::clock::monotonic_ms;
-use crate::region::Region;
+use crate::region::{Located, Region};
 
 /// How long a client may go on sending after the end.
 const LINGER: Duration = Duration::from_secs(2);
@@ -70,6 +70,9 @@ pub(super) fn peer(descriptor: RawFd) -> Away {
 /// Up to this, pieces are put together before they are written.
 const GATHER_BYTES_MAX: usize = 4096;
 
+/// Up to this, what is written lets the worker's other connections go first.
+const GIVE_WAY_BYTES_MAX: usize = 128 << 10;
+
 /// Below this, copying costs less than a call of its own.
 const SENDFILE_BYTES_MIN: usize = 16 << 10;
 
@@ -84,7 +87,7 @@ pub(super) struct Stream {
     guard: Watching,
     /// What came in is refused.
     refused: Option<Refusing>,
-    /// A small write has let the worker's other connections go first, and goes out now.
+    /// A write has let the worker's other connections go first, and goes out now.
     gave_way: bool,
     closing: Closing,
     /// Tells by its end that this is gone.
@@ -239,21 +242,21 @@ impl Stream {
         self.socket.descriptor()
     }
 
-    /// Whether a write is to come again when the worker's other connections have had their turn. Small ones do, once:
+    /// Whether a write is to come again when the worker's other connections have had their turn. All but large ones do, once:
     /// whatever is ready is worked off, and then the answers go out one after the other. A client on this machine is woken by
     /// the first of them and mostly takes the core from the worker to read it; so it finds several. And the kernel's code and
     /// ours do not drive each other out of the core's caches with each answer. With a policy on, a sixth more answers of a
     /// kilobyte a second were had by it, and nobody waits for more than what was ready anyway.
     fn gives_way(&mut self, bufs: &[IoSlice<'_>]) -> bool {
         // Under TLS others see to it: `sending.rs`, and `outbox.rs` for HTTP/2.
-        self.gave_way = !self.gave_way && self.socket.plain().is_some() && is_small(bufs);
+        self.gave_way = !self.gave_way && self.socket.plain().is_some() && are_at_most(bufs, GIVE_WAY_BYTES_MAX);
         self.gave_way
     }
 
     /// Writes a few small pieces as one: the kernel takes more time over a list of pieces than copying them takes. TLS copies
     /// them into a record of its own anyway.
     fn poll_gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if !is_small(bufs) || self.socket.plain().is_none() {
+        if !are_at_most(bufs, GATHER_BYTES_MAX) || self.socket.plain().is_none() {
             return Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         }
         let mut gathered: SmallVec<[u8; GATHER_BYTES_MAX]> = SmallVec::new();
@@ -306,27 +309,27 @@ fn answer(refusal: Refusal) -> Vec<u8> {
     format!("HTTP/1.1 {} {reason}\r\n{length}", status.as_u16()).into_bytes()
 }
 
-/// A few pieces that are better copied into one.
-fn is_small(bufs: &[IoSlice<'_>]) -> bool {
-    bufs.len() > 1 && bufs.iter().map(|piece| piece.len()).sum::<usize>() <= GATHER_BYTES_MAX
+/// A head with its body, or a few pieces else, that are no more than that.
+fn are_at_most(bufs: &[IoSlice<'_>], bytes: usize) -> bool {
+    bufs.len() > 1 && bufs.iter().map(|piece| piece.len()).sum::<usize>() <= bytes
 }
 
 /// A piece that lies in the region, and what goes before it.
 struct Placed<'a> {
     before: &'a [u8],
-    offset: u64,
+    located: Located<'a>,
     length: usize,
 }
 
 /// What hyper writes is a head and a body, or the rest of them: a piece of the region stands first or second. What is left of
 /// one when the socket was full is sent by copying if it is not worth a call of its own.
-fn placed<'a>(region: &Region, bufs: &'a [IoSlice<'_>]) -> Option<Placed<'a>> {
+fn placed<'a>(region: &'a Region, bufs: &'a [IoSlice<'_>]) -> Option<Placed<'a>> {
     let (before, piece): (&[u8], &[u8]) = match bufs {
         [first, ..] if first.len() >= SENDFILE_BYTES_MIN => (&[], first),
         [first, second, ..] if second.len() >= SENDFILE_BYTES_MIN => (first, second),
         _ => return None,
     };
-    Some(Placed { before, offset: region.locate(piece)?, length: piece.len() })
+    Some(Placed { before, located: region.locate(piece)?, length: piece.len() })
 }
 
 /// Sends what stands before the piece, told that more comes so that it does not leave alone, and the piece from its file.
@@ -346,7 +349,7 @@ fn poll_send(
                     return Ok(sent);
                 }
             }
-            let mut offset = placed.offset;
+            let mut offset = placed.located.offset();
             match rustix::fs::sendfile(socket, region.file(), Some(&mut offset), placed.length) {
                 Ok(bytes) => Ok(sent + bytes),
                 // The piece's turn comes again with the next call, which finds the socket full or broken as it is.
@@ -410,14 +413,11 @@ impl AsyncWrite for Stream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let lies = match (&self.region, self.socket.plain()) {
-            (Some(region), Some(socket)) => placed(region, bufs).map(|placed| (socket, region, placed)),
+        let sent = match (&self.region, self.socket.plain()) {
+            (Some(region), Some(socket)) => placed(region, bufs).map(|placed| poll_send(socket, region, &placed, cx)),
             _ => None,
         };
-        let written = match lies {
-            Some((socket, region, placed)) => poll_send(socket, region, &placed, cx),
-            None => self.poll_gather(cx, bufs),
-        };
+        let written = sent.unwrap_or_else(|| self.poll_gather(cx, bufs));
         self.went_out(bufs, &written);
         self.note(written)
     }

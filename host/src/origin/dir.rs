@@ -23,12 +23,15 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::{
-    BodyStream, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, no_body, read_only, short_answer,
+    BodyStream, ListingPlace, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Page, no_body, read_only,
+    short_answer,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::semantics::byte_range::{self, ByteRange, ContentRange, Resolved};
 use crate::semantics::precondition::{self, Precondition};
 use crate::semantics::{content_type, date};
+
+pub(super) mod listing;
 
 /// Bytes read at once.
 const PIECE: u64 = 128 * 1024;
@@ -95,6 +98,17 @@ impl DirOrigin {
 impl Origin for DirOrigin {
     fn fetch(&self, request: OriginRequest) -> BoxFuture<'_, Result<OriginResponse, OriginError>> {
         Box::pin(self.ask(request))
+    }
+
+    fn list(&self, place: ListingPlace, _retry: bool) -> BoxFuture<'_, Result<Page, OriginError>> {
+        let (name, folder) = (Arc::clone(&self.name), Arc::clone(&self.folder));
+        Box::pin(async move {
+            let walking = tokio::task::spawn_blocking({
+                let name = Arc::clone(&name);
+                move || listing::page(&name, &folder, place)
+            });
+            walking.await.map_err(|error| broken(&name, &error))?
+        })
     }
 
     fn kind(&self) -> OriginKind {
@@ -191,10 +205,15 @@ fn range(request: &OriginRequest, headers: &HeaderMap, size: u64) -> Resolved {
     }
 }
 
+/// What opening says where nothing is that a request may have.
+fn is_absent(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::NXIO)
+}
+
 /// A file that can't be opened: not there, not for us, or a trouble of this machine.
 fn refuse(origin: &str, folder: &Path, error: &io::Error) -> Result<Found, OriginError> {
     let errno = Errno::from_io_error(error);
-    if let Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::NXIO) = errno {
+    if errno.is_some_and(is_absent) {
         // A folder that is gone as a whole is not the same as a file that is not there.
         return match std::fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => Ok(Found::Missing),

@@ -49,6 +49,12 @@ pub enum OriginError {
         /// In words.
         reason: String,
     },
+    /// A body is not what the origin's own digest of it says: 502.
+    #[error("origin {origin} sent a body that is not what its digest says")]
+    Altered {
+        /// Name in hosts.json.
+        origin: String,
+    },
     /// It has too much to do, or we have for it: 503.
     #[error("origin {origin} is not available: {reason}")]
     Unavailable {

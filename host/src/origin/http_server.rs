@@ -144,6 +144,10 @@ impl Origin for HttpOrigin {
         Box::pin(self.ask(request))
     }
 
+    fn list(&self, _: super::ListingPlace, _retry: bool) -> BoxFuture<'_, Result<super::Page, OriginError>> {
+        Box::pin(std::future::ready(Err(super::listing::none(&self.name))))
+    }
+
     fn kind(&self) -> OriginKind {
         OriginKind::Http
     }

@@ -12,7 +12,7 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{BodyStream, Origin, OriginError, OriginKind, OriginRequest, OriginResponse};
+use super::{BodyStream, ListingPlace, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Page};
 use crate::telemetry::metrics::{Metrics, OriginLabels};
 
 /// Requests to one origin at once, bodies under way included. Behind the cache's coalesced fills this is far more than an
@@ -97,7 +97,7 @@ fn outcome(error: &OriginError) -> &'static str {
     match error {
         OriginError::Connect { .. } => "connect",
         OriginError::Timeout { .. } => "timeout",
-        OriginError::Ended { .. } | OriginError::Broken { .. } => "reset",
+        OriginError::Ended { .. } | OriginError::Broken { .. } | OriginError::Altered { .. } => "reset",
         OriginError::Status { .. } => "status",
         OriginError::Unavailable { .. } => "refused",
         OriginError::RequestBody { .. } => "client",
@@ -114,8 +114,24 @@ impl<O: Origin> Origin for LimitedOrigin<O> {
         })
     }
 
+    fn list(&self, place: ListingPlace, retry: bool) -> BoxFuture<'_, Result<Page, OriginError>> {
+        Box::pin(async move {
+            let listed = async {
+                let _turn = self.turn().await?;
+                self.inner.list(place, retry).await
+            };
+            let page = listed.await;
+            self.count(page.as_ref().map_or_else(outcome, |_| "ok"));
+            page
+        })
+    }
+
     fn kind(&self) -> OriginKind {
         self.inner.kind()
+    }
+
+    fn bucket(&self) -> Option<&str> {
+        self.inner.bucket()
     }
 
     fn name(&self) -> &str {

@@ -23,6 +23,7 @@ mod dir;
 pub mod error;
 mod http_server;
 mod limit;
+mod listing;
 mod pool;
 mod retry;
 mod s3;
@@ -32,6 +33,7 @@ mod timeout;
 mod tests;
 
 pub use error::OriginError;
+pub use listing::{Listed, Page, Place as ListingPlace};
 
 use crate::semantics::interim::Interim;
 
@@ -106,10 +108,16 @@ pub enum OriginKind {
 pub trait Origin: Send + Sync + 'static {
     /// Asks for one thing. Statuses are answers, not errors: a 404 or a 503 of the origin is an `Ok`.
     fn fetch(&self, request: OriginRequest) -> BoxFuture<'_, Result<OriginResponse, OriginError>>;
+    /// A page of what it has, where it has a list: a bucket, a folder. `retry`: not over a connection that lay idle.
+    fn list(&self, place: ListingPlace, retry: bool) -> BoxFuture<'_, Result<Page, OriginError>>;
     /// What kind of origin it is.
     fn kind(&self) -> OriginKind;
     /// Its name in hosts.json.
     fn name(&self) -> &str;
+    /// The name of its bucket, where it is one.
+    fn bucket(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// One origin of hosts.json, valid.

@@ -14,7 +14,7 @@ use http::Method;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Origin, OriginError, OriginKind, OriginRequest, OriginResponse};
+use super::{ListingPlace, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Page};
 
 /// What a request adds to the budget, in retries.
 const PER_REQUEST: f64 = 0.1;
@@ -79,16 +79,24 @@ impl<O: Origin> RetryingOrigin<O> {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        if !was_idle(&error) {
-            let Some(delay) = pause(&again.method, &error) else { return Err(error) };
+        if !self.may_try_again(&again.method, &error).await {
+            return Err(error);
+        }
+        self.inner.fetch(again).await
+    }
+
+    /// Waits until it is time to try again, if that is to be.
+    async fn may_try_again(&self, method: &Method, error: &OriginError) -> bool {
+        if !was_idle(error) {
+            let Some(delay) = pause(method, error) else { return false };
             if !self.budget.lock().retry() {
                 tracing::debug!(origin = self.inner.name(), %error, "no budget for a retry");
-                return Err(error);
+                return false;
             }
             tokio::time::sleep(delay).await;
         }
         tracing::debug!(origin = self.inner.name(), %error, "trying again");
-        self.inner.fetch(again).await
+        true
     }
 }
 
@@ -108,6 +116,7 @@ fn pause(method: &Method, error: &OriginError) -> Option<Duration> {
         OriginError::Ended { .. }
         | OriginError::Status { .. }
         | OriginError::Broken { .. }
+        | OriginError::Altered { .. }
         | OriginError::Unavailable { .. }
         | OriginError::Timeout { .. }
         | OriginError::RequestBody { .. }
@@ -121,8 +130,27 @@ impl<O: Origin> Origin for RetryingOrigin<O> {
         Box::pin(self.ask(request))
     }
 
+    fn list(&self, place: ListingPlace, retry: bool) -> BoxFuture<'_, Result<Page, OriginError>> {
+        Box::pin(async move {
+            self.budget.lock().request(Instant::now());
+            let again = place.again().filter(|_| self.inner.kind() != OriginKind::Dir);
+            let error = match self.inner.list(place, retry).await {
+                Ok(page) => return Ok(page),
+                Err(error) => error,
+            };
+            match again {
+                Some(again) if self.may_try_again(&Method::GET, &error).await => self.inner.list(again, true).await,
+                _ => Err(error),
+            }
+        })
+    }
+
     fn kind(&self) -> OriginKind {
         self.inner.kind()
+    }
+
+    fn bucket(&self) -> Option<&str> {
+        self.inner.bucket()
     }
 
     fn name(&self) -> &str {

@@ -5,6 +5,10 @@
 //! typed output drops fields that a cache must hand on (the text of Expires, unknown ones), so the answer is taken where it
 //! comes in, status and fields as they are, and the SDK gets an empty one in its place.
 //!
+//! A GET of a whole object asks for its checksum too. A SHA-256 or SHA-512 of the whole is told in the words of RFC 9530; a checksum
+//! of the checksums of parts is none. With a range S3 may give that of a part, so nothing is asked for; nor with HEAD, where it
+//! takes rights that a GET does not.
+//!
 //! Of S3's own fields (`x-amz-*`) only those that describe the object are handed on: metadata, version, checksums and the
 //! redirect of websites. S3's error documents are not; they name buckets and keys.
 //!
@@ -44,10 +48,13 @@ use super::body::chain;
 use super::client::end_to_end;
 use super::connect::{no_tls, tls_config};
 use super::{
-    Origin, OriginError, OriginKind, OriginRequest, OriginResponse, S3Credentials, S3Settings, Timeouts, no_body,
-    read_only, short_answer,
+    ListingPlace, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Page, S3Credentials, S3Settings,
+    Timeouts, no_body, read_only, short_answer,
 };
 
+use crate::semantics::digest::{Algorithm, Digest, REPR_DIGEST};
+
+mod listing;
 mod transport;
 
 use transport::{Hosts, Slot, Taken, Transport};
@@ -64,6 +71,11 @@ const CREDENTIALS_PAUSE: Duration = Duration::from_secs(1);
 /// Request fields that S3 is asked with.
 const ASKED: [HeaderName; 5] =
     [header::RANGE, header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
+
+/// Asks for the checksum that the object was stored with.
+const CHECKSUM_MODE: HeaderName = HeaderName::from_static("x-amz-checksum-mode");
+/// What that is of.
+const CHECKSUM_TYPE: HeaderName = HeaderName::from_static("x-amz-checksum-type");
 
 /// An S3 bucket.
 pub(super) struct S3Origin {
@@ -142,7 +154,11 @@ impl S3Origin {
         if key.is_empty() || key.len() > MAX_KEY {
             return Ok(not_found(method));
         }
-        let answer = self.send(method, key, asked(&request.headers), request.retry).await?;
+        let mut fields = asked(&request.headers);
+        if method == Method::GET && fields.iter().all(|(name, _)| name != header::RANGE) {
+            fields.push((CHECKSUM_MODE, HeaderValue::from_static("ENABLED")));
+        }
+        let answer = self.send(method, key, fields, request.retry).await?;
         let head_only = method == Method::HEAD && answer.status() == StatusCode::NOT_FOUND;
         let answer = self.answer(method, answer)?;
         if head_only && !self.bucket_seen() {
@@ -161,11 +177,7 @@ impl S3Origin {
         fields: Vec<(HeaderName, HeaderValue)>,
         retry: bool,
     ) -> Result<Taken, OriginError> {
-        if let Some((since, error)) = &*self.no_credentials.lock()
-            && since.elapsed() < CREDENTIALS_PAUSE
-        {
-            return Err(error.clone());
-        }
+        self.may_ask()?;
         let slot = Slot { retry, ..Slot::default() };
         let prepare = {
             let slot = slot.clone();
@@ -186,6 +198,19 @@ impl S3Origin {
             let ask = self.sdk.get_object().bucket(&self.bucket).key(key).customize().mutate_request(prepare);
             ask.send().await.err().map(|e| self.not_asked(&e))
         };
+        self.taken(&slot, failed)
+    }
+
+    /// Credentials that were missing a moment ago are not looked for again.
+    fn may_ask(&self) -> Result<(), OriginError> {
+        match &*self.no_credentials.lock() {
+            Some((since, error)) if since.elapsed() < CREDENTIALS_PAUSE => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What came back of a request, or why the SDK sent none.
+    fn taken(&self, slot: &Slot, failed: Option<OriginError>) -> Result<Taken, OriginError> {
         let taken = slot.answer.lock().take();
         match (taken, failed) {
             (Some(taken), _) => taken,
@@ -219,13 +244,14 @@ impl S3Origin {
                 self.see_bucket();
                 let length = body.length();
                 end_to_end(method, status, &mut headers, length);
-                Ok(OriginResponse {
-                    status,
-                    headers: of_the_object(headers),
-                    length,
-                    body: Box::pin(body),
-                    upgraded: None,
-                })
+                let mut headers = of_the_object(headers);
+                if status == StatusCode::OK
+                    && !headers.contains_key(REPR_DIGEST)
+                    && let Some(digest) = digest_of(&headers)
+                {
+                    headers.insert(REPR_DIGEST, digest.to_value());
+                }
+                Ok(OriginResponse { status, headers, length, body: Box::pin(body), upgraded: None })
             }
             Taken::Refusal { status, headers, document } => self.refusal(method, status, headers, &document),
         }
@@ -322,8 +348,16 @@ impl Origin for S3Origin {
         Box::pin(self.ask(request))
     }
 
+    fn list(&self, place: ListingPlace, retry: bool) -> BoxFuture<'_, Result<Page, OriginError>> {
+        Box::pin(self.page(place, retry))
+    }
+
     fn kind(&self) -> OriginKind {
         OriginKind::S3
+    }
+
+    fn bucket(&self) -> Option<&str> {
+        Some(&self.bucket)
     }
 
     fn name(&self) -> &str {
@@ -378,6 +412,16 @@ fn describes_object(name: &HeaderName) -> bool {
         }
         None => name != "server",
     }
+}
+
+/// The digest of the object, where S3 has one that is of all of it.
+fn digest_of(headers: &HeaderMap) -> Option<Digest> {
+    // FULL_OBJECT, or nothing from servers that know no other.
+    if headers.get(CHECKSUM_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(b"COMPOSITE")) {
+        return None;
+    }
+    let named = [("x-amz-checksum-sha256", Algorithm::Sha256), ("x-amz-checksum-sha512", Algorithm::Sha512)];
+    named.into_iter().find_map(|(name, algorithm)| Digest::from_base64(algorithm, headers.get(name)?.as_bytes()))
 }
 
 /// Codes that say that our keys or our clock are wrong: nothing that the client asked for.
@@ -453,6 +497,19 @@ mod tests {
         let kept = of_the_object(headers);
         assert_eq!(kept.len(), 4, "{kept:?}");
         assert_eq!(kept.get_all("x-amz-meta-a").iter().count(), 2);
+    }
+
+    #[test]
+    fn only_a_checksum_of_the_whole_object_is_its_digest() {
+        let whole = "RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=";
+        let of = |value: &str, kind: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-amz-checksum-sha256", HeaderValue::from_str(value).unwrap());
+            headers.extend(kind.map(|kind| (CHECKSUM_TYPE, HeaderValue::from_static(kind))));
+            digest_of(&headers).is_some()
+        };
+        assert!(of(whole, None) && of(whole, Some("FULL_OBJECT")));
+        assert!(!of(whole, Some("COMPOSITE")) && !of(&format!("{whole}-2"), None) && !of("AAAAAA==", None));
     }
 
     #[test]

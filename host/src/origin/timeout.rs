@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 use tokio::time::{Instant, Sleep};
 
-use super::{BodyStream, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Timeouts};
+use super::{BodyStream, ListingPlace, Origin, OriginError, OriginKind, OriginRequest, OriginResponse, Page, Timeouts};
 
 /// Puts an end to pauses.
 pub(super) struct TimedOrigin<O> {
@@ -56,8 +56,20 @@ impl<O: Origin> Origin for TimedOrigin<O> {
         Box::pin(self.ask(request))
     }
 
+    /// A page is one answer: it has the time of its first byte, and of a pause besides.
+    fn list(&self, place: ListingPlace, retry: bool) -> BoxFuture<'_, Result<Page, OriginError>> {
+        let most = self.timeouts.connect + self.timeouts.first_byte + self.timeouts.idle;
+        Box::pin(async move {
+            tokio::time::timeout(most, self.inner.list(place, retry)).await.map_err(|_| self.too_late("listing"))?
+        })
+    }
+
     fn kind(&self) -> OriginKind {
         self.inner.kind()
+    }
+
+    fn bucket(&self) -> Option<&str> {
+        self.inner.bucket()
     }
 
     fn name(&self) -> &str {

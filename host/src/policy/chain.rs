@@ -251,4 +251,24 @@ impl ChainLease {
         }
         (exchange, Decision::Next)
     }
+
+    /// Runs on-request for who needs no leave: a policy that refuses is left out, with all that it edited, and the others go on.
+    /// What it would have made of a request that it lets through is not known; one that only judges makes nothing of it.
+    pub async fn run_without_refusals(&self, exchange: Box<Exchange>) -> (Box<Exchange>, Decision) {
+        let mut exchange = exchange;
+        for link in self.links.links.iter().filter(|link| link.exports(Phase::OnRequest)) {
+            let before = exchange.clone();
+            let (back, outcome, open) = link.run(Phase::OnRequest, exchange).await;
+            exchange = back;
+            match outcome {
+                Ok(Decision::Next) => {}
+                Ok(Decision::Deny(_)) => exchange = before,
+                Ok(Decision::Reply(reply)) if reply.status.is_client_error() => exchange = before,
+                Ok(decision) => return (exchange, decision),
+                Err(_) if open => exchange.failed_open = true,
+                Err(failure) => return (exchange, Decision::Failed(failure)),
+            }
+        }
+        (exchange, Decision::Next)
+    }
 }

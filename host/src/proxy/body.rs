@@ -76,6 +76,14 @@ impl Body {
         }
     }
 
+    /// All of the body, if it lies here.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::Full(bytes) => Some(bytes),
+            Kind::Empty | Kind::Stream { .. } => None,
+        }
+    }
+
     /// Writes the request's record when the body ends, however it ends.
     pub fn logged(mut self, carried: Box<Carried>, status: StatusCode) -> Self {
         self.pending = Some(Pending::Carried(carried, status));

@@ -57,7 +57,11 @@ pub async fn decide(routed: Routed) -> Result<Decided, Early> {
     }
     let policed = carried.policies.exports(Phase::OnRequest);
     if policed {
-        carried = run(carried, Phase::OnRequest).await?;
+        carried = if carried.by_operator {
+            run_without_refusals(carried).await?
+        } else {
+            run(carried, Phase::OnRequest).await?
+        };
         if carried.exchange.unreadable_header {
             return Err(refuse(carried, StatusCode::BAD_REQUEST, "a header is not UTF-8"));
         }
@@ -112,7 +116,18 @@ fn goes_further(headers: &mut HeaderMap) -> bool {
 pub async fn run(mut carried: Box<Carried>, phase: Phase) -> Result<Box<Carried>, Early> {
     let (exchange, decision) = carried.policies.run(phase, carried.exchange).await;
     carried.exchange = exchange;
-    match answer(&decision) {
+    settle(carried, &decision)
+}
+
+/// The same of on-request for the operator, whom no policy refuses. Boxed, so that requests do not carry its room along.
+async fn run_without_refusals(mut carried: Box<Carried>) -> Result<Box<Carried>, Early> {
+    let (exchange, decision) = Box::pin(carried.policies.run_without_refusals(carried.exchange)).await;
+    carried.exchange = exchange;
+    settle(carried, &decision)
+}
+
+fn settle(mut carried: Box<Carried>, decision: &Decision) -> Result<Box<Carried>, Early> {
+    match answer(decision) {
         None => Ok(carried),
         Some((status, headers, body, word)) => {
             carried.exchange.response = None;

@@ -18,7 +18,7 @@ use super::gap::{self, Refetch};
 use super::outcome::{Outcome, Word};
 use super::parts::Span;
 use super::steps::{Carried, Hit};
-use super::{Proxy, browser, compression, failure, multipart};
+use super::{Proxy, browser, compression, digest, failure, multipart};
 use crate::cache::entry::{Entry, EntryBody};
 use crate::local::Local;
 use crate::policy::exchange::ResponseView;
@@ -115,7 +115,7 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
         let age = entry.head.timing.age(answer.carried.proxy.clock.now());
         answer.headers.insert(AGE, HeaderValue::from(age.as_secs()));
     }
-    if answer.carried.site.host.settings.compress.is_some() {
+    if answer.carried.caching().compress.is_some() {
         // Boxed, so that hosts without it do not carry its room along.
         Box::pin(compression::choose(&mut answer)).await;
     }
@@ -154,6 +154,7 @@ pub async fn deliver(mut answer: Box<Deliverable>) -> Response<Body> {
         answer.headers.remove(TRANSFER_ENCODING);
     }
     let (status, body) = represent(&mut answer).await;
+    digest::tell(&mut answer, status, &body);
     finish(answer, status, body)
 }
 
@@ -260,6 +261,7 @@ fn conditions(answer: &mut Deliverable) -> Option<(StatusCode, Body)> {
             for name in [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, http::header::CONTENT_ENCODING] {
                 answer.headers.remove(name);
             }
+            digest::of_other_content(&mut answer.headers);
             Some((StatusCode::NOT_MODIFIED, Body::empty()))
         }
         Precondition::Failed => Some(own_page(answer, StatusCode::PRECONDITION_FAILED)),
@@ -287,6 +289,8 @@ fn own_page(answer: &mut Deliverable, status: StatusCode) -> (StatusCode, Body) 
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let (headers, body) = failure::page(status, "");
+    // Nothing of it goes out, its digest as little as its bytes.
+    answer.source = Source::Nothing;
     answer.headers = headers;
     answer.headers.extend(kept);
     answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
@@ -314,6 +318,8 @@ async fn whole(answer: &mut Deliverable, head: bool, length: Option<u64>) -> (St
         }
     }
     if head {
+        // RFC 9530 appendix B.2: it would be that of nothing.
+        digest::of_other_content(&mut answer.headers);
         return (status, Body::empty());
     }
     let body = match std::mem::replace(&mut answer.source, Source::Nothing) {
@@ -329,6 +335,7 @@ async fn single(answer: &mut Deliverable, entry: &Arc<Entry>, range: ByteRange, 
     let content = ContentRange { range: Some(range), complete: Some(length) };
     answer.headers.insert(CONTENT_RANGE, content.to_value());
     answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(range.len()));
+    digest::of_other_content(&mut answer.headers);
     let body = part(answer, entry, range.start, Some(range.end)).await;
     (StatusCode::PARTIAL_CONTENT, body)
 }
@@ -341,6 +348,7 @@ async fn multiple(
 ) -> (StatusCode, Body) {
     let layout = multipart::Layout::new(ranges, length, answer.headers.get(CONTENT_TYPE));
     answer.headers.remove(CONTENT_RANGE);
+    digest::of_other_content(&mut answer.headers);
     answer.headers.insert(CONTENT_TYPE, layout.content_type());
     answer.headers.insert(CONTENT_LENGTH, HeaderValue::from(layout.length()));
     let refetch = refetch(answer, entry, 0, Some(length)).await;

@@ -1,6 +1,6 @@
 //! Errors to responses, in one place: status, a short page, Proxy-Status (RFC 9209) and the log line.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::origin::OriginError;
@@ -36,6 +36,7 @@ pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap, bytes::Bytes) {
         | OriginError::Ended { .. }
         | OriginError::Status { .. }
         | OriginError::Broken { .. }
+        | OriginError::Altered { .. }
         | OriginError::Configuration { .. } => StatusCode::BAD_GATEWAY,
     };
     if status.is_server_error() {
@@ -68,7 +69,7 @@ pub const fn word_of(error: &OriginError) -> &'static str {
         },
         OriginError::Ended { .. } => "connection_terminated",
         OriginError::Status { .. } | OriginError::Unavailable { .. } => "destination_unavailable",
-        OriginError::Broken { .. } => "http_protocol_error",
+        OriginError::Broken { .. } | OriginError::Altered { .. } => "http_protocol_error",
         OriginError::Configuration { .. } => "proxy_configuration_error",
         OriginError::RequestBody { .. } => "http_request_error",
     }
@@ -93,6 +94,28 @@ pub fn of_policy(failure: &PolicyFailure) -> (StatusCode, HeaderMap, bytes::Byte
     let (mut headers, body) = page(failure.status, "");
     set_proxy_status(&mut headers, "proxy_internal_error; details=\"policy\"");
     (failure.status, headers, body)
+}
+
+/// The answer in place of a body whose coding the client does not take, and which cannot be decoded (RFC 9209 section 2.3.23).
+pub fn of_content_coding(coding: &str) -> (StatusCode, HeaderMap, bytes::Bytes) {
+    let (mut headers, body) = page(StatusCode::BAD_GATEWAY, "");
+    set_proxy_status(&mut headers, &format!("http_response_content_coding; coding={coding}"));
+    (StatusCode::BAD_GATEWAY, headers, body)
+}
+
+/// The answer in place of a body that broke off before any of it could go out (RFC 9209 section 2.3.17).
+pub fn of_incomplete() -> (StatusCode, HeaderMap, bytes::Bytes) {
+    let (mut headers, body) = page(StatusCode::BAD_GATEWAY, "");
+    set_proxy_status(&mut headers, "http_response_incomplete");
+    (StatusCode::BAD_GATEWAY, headers, body)
+}
+
+/// The answer when there is too much to do: it will do better in a moment.
+pub fn of_load() -> (StatusCode, HeaderMap, bytes::Bytes) {
+    let (mut headers, body) = page(StatusCode::SERVICE_UNAVAILABLE, "");
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    set_proxy_status(&mut headers, "proxy_internal_error; details=\"busy\"");
+    (StatusCode::SERVICE_UNAVAILABLE, headers, body)
 }
 
 fn set_proxy_status(headers: &mut HeaderMap, word: &str) {

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::ask::{Answer, Ask};
 use super::decide;
 use super::deliver::Deliverable;
+use super::digest;
 use super::failure;
 use super::gap::{self, Usable};
 use super::keeping::{head_of, keep, remember, storable_by, storable_within, tags, tags_after, to_keep, vary_of};
@@ -18,7 +19,8 @@ use super::parts::Missing;
 use super::pass::{Judged, failed, judge, passed_on};
 use super::plan::{MAX_OBJECT_BYTES, Part, Plan, part_of, probe};
 use super::pump;
-use super::steps::{Carried, Early, Hit, StaleEntry, directives, seconds};
+use super::steps::{Carried, Early, Hit, StaleEntry, Wanting, directives, seconds};
+use super::warm::Expected;
 use crate::cache::Asked;
 use crate::cache::entry::{EntryHead, SLICE_BYTES};
 use crate::cache::fill::Lead;
@@ -32,6 +34,7 @@ use crate::clock::Timestamp;
 use crate::origin::{OriginError, OriginKind, OriginResponse};
 use crate::policy::Phase;
 use crate::semantics::date;
+use crate::semantics::digest as digests;
 use crate::semantics::etag::EntityTag;
 
 /// One fetch for the cache.
@@ -65,6 +68,22 @@ impl Fill {
     pub async fn ask(self) -> Early {
         let plan = if self.stale.is_none() { Plan::of(&self.carried) } else { Plan::Whole };
         self.ask_by(plan).await
+    }
+
+    /// What a listing says of an object is what a 304 would say: that it is still good.
+    pub async fn listed(wanting: Wanting, expected: &Expected) -> Early {
+        let Wanting { carried, key, stale } = wanting;
+        let response_at = carried.proxy.clock.now();
+        let mut headers = HeaderMap::new();
+        date::ensure_date(&mut headers, response_at);
+        let path = stale.as_ref().and_then(|stale| stale.entry.head.origin_path.as_deref().map(str::to_owned));
+        let path = path.unwrap_or_else(|| carried.exchange.request.path().to_owned());
+        let (status, length) = (StatusCode::NOT_MODIFIED, Some(0));
+        let body = Box::pin(futures_util::stream::empty());
+        let response = OriginResponse { status, headers, length, body, upgraded: None };
+        let (request_at, sequence) = (expected.at, expected.sequence);
+        let come = Come { response, path, request_at, response_at, sequence };
+        Self { carried, key, lead: None, stale }.still_good(come).await
     }
 
     async fn ask_by(mut self, mut plan: Plan) -> Early {
@@ -332,6 +351,8 @@ impl Fill {
         let why = why.or(stale.as_ref().map(|stale| stale.why)).unwrap_or(carried.lacking);
         let Come { response, path, request_at, response_at, sequence } = come;
         let forward_status = response.status;
+        // As the origin says it, whatever a policy makes of its head.
+        let told = if forward_status == StatusCode::OK { digests::told(&response.headers) } else { None };
         let Judged { carried, response, as_sent } = match judge(carried, response, &path, Word::Miss).await {
             Ok(judged) => judged,
             Err(early) => {
@@ -376,6 +397,14 @@ impl Fill {
             as_sent,
             ..head_of(&carried, &response.headers, (timing, retention), sequence, &path)
         };
+        if size == Some(0)
+            && let Some(told) = &told
+            && let Err(error) = digest::check_empty(told, carried.site.host.origin.name())
+        {
+            digest::note(&carried.proxy.metrics, &error, &key.display());
+            release(lead, None);
+            return failed(carried, outcome, &error);
+        }
         let Some((entry, writer)) = keep(&carried, &key, lead, head, None) else {
             outcome.detail = Some("purged");
             return passed_on(carried, response, path, outcome, true);
@@ -383,7 +412,14 @@ impl Fill {
         outcome.stored = true;
         if let Some(writer) = writer {
             let writer = writer.keeping_at_most(carried.caching().max_object_bytes);
-            pump::start(carried.proxy.orphans.clone(), response.body, writer, 0, None, !carried.is_head());
+            let body = match told {
+                Some(told) => {
+                    let (metrics, name) = (carried.proxy.metrics.clone(), carried.site.host.origin.name());
+                    digest::checked(response.body, told, name, digest::Noted { metrics, key: key.display() })
+                }
+                None => response.body,
+            };
+            pump::start(carried.proxy.orphans.clone(), body, writer, 0, None, !carried.is_head());
         }
         let mut answer = Deliverable::entry(Hit { carried, key, entry, outcome });
         answer.headers.extend(personal);
@@ -398,6 +434,7 @@ impl Fill {
         let mut headers = response.headers;
         headers.remove(CONTENT_RANGE);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(part.size));
+        digest::of_other_content(&mut headers);
         let whole = OriginResponse {
             status: StatusCode::OK,
             headers,

@@ -285,15 +285,20 @@ pub enum Usable {
 
 /// The bytes that a client wants first; none if it gets none of the body.
 fn wanted(carried: &Carried, entry: &Entry, body: &SlicedBody) -> Option<Range<u64>> {
+    if entry.head.status != StatusCode::OK {
+        let size = body.size().filter(|size| *size > 0)?;
+        return (carried.exchange.request.method == Method::GET).then_some(0..size);
+    }
+    wanted_of(carried, &entry.head.headers, body)
+}
+
+/// The same of an answer with status 200 and these headers.
+pub fn wanted_of(carried: &Carried, stored: &HeaderMap, body: &SlicedBody) -> Option<Range<u64>> {
     let request = &carried.exchange.request;
     let size = body.size().filter(|size| *size > 0)?;
     if request.method != Method::GET {
         return None;
     }
-    if entry.head.status != StatusCode::OK {
-        return Some(0..size);
-    }
-    let stored = &entry.head.headers;
     if request.interest.has(Interest::CONDITIONS)
         && precondition::evaluate(&request.method, &request.headers, stored) != Precondition::Proceed
     {

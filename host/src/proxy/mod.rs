@@ -15,6 +15,7 @@ mod browser;
 mod compression;
 mod decide;
 mod deliver;
+mod digest;
 mod door;
 pub mod explain;
 mod failure;
@@ -24,16 +25,20 @@ mod gap;
 mod head;
 mod invalidate;
 mod keeping;
+mod mirror;
 mod multipart;
+mod names;
 mod outcome;
 mod parts;
 mod pass;
+mod pins;
 mod plan;
 mod pump;
 mod refetch;
 mod request;
 mod site;
 mod steps;
+mod warm;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -44,9 +49,11 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response};
 
 pub use body::Body;
+pub use mirror::Applied;
 pub use refetch::Place as PlaceToRefetch;
 pub use request::Upload;
 pub use site::{Generation, Service, Site};
+pub use warm::Warming;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -84,6 +91,9 @@ pub struct Proxy {
     /// What requests bear that went through here.
     instance: Instance,
     refetching: refetch::Refetching,
+    warming: warm::Jobs,
+    mirrors: mirror::Mirrors,
+    pins: pins::Pins,
     compression: Arc<compression::Compression>,
     tls: Arc<Tls>,
     /// Where https is served, for redirects; 0 if it is not.
@@ -102,7 +112,7 @@ impl Proxy {
         clock: Clock,
         tls: Arc<Tls>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let proxy = Arc::new(Self {
             generation: ArcSwap::from_pointee(generation),
             cache,
             log,
@@ -111,17 +121,23 @@ impl Proxy {
             orphans: pump::Orphans::default(),
             instance: Instance::draw(),
             refetching: refetch::Refetching::default(),
+            warming: warm::Jobs::default(),
+            mirrors: mirror::Mirrors::default(),
+            pins: pins::Pins::default(),
             compression: Arc::default(),
             tls,
             https_port: AtomicU16::new(0),
             alt_svc: ArcSwap::default(),
-        })
+        });
+        proxy.tell_pins();
+        proxy
     }
 
     /// Puts another configuration in force; requests in flight finish on the old one.
     pub fn replace(&self, generation: Generation) {
         self.generation.store(Arc::new(generation));
         local::forget();
+        self.tell_pins();
     }
 
     /// Says at which port https is served; none: not at all.

@@ -18,7 +18,7 @@ use super::outcome::{Forward, Outcome, Word};
 use super::pass::{Judged, judge, passed_on};
 use super::plan::MAX_OBJECT_BYTES;
 use super::steps::{Carried, Early, Hit, StaleEntry, seconds};
-use super::{decide, pump};
+use super::{decide, digest, pump};
 use crate::cache::control::RequestDirectives;
 use crate::cache::entry::{Entry, EntryHead};
 use crate::cache::freshness::{self, Freshness, Timing};
@@ -259,6 +259,8 @@ impl Fill {
         let Come { mut response, path, request_at, response_at, sequence } = come;
         let content = ContentRange { range: Some(span.range), complete: span.complete }.to_value();
         response.headers.insert(CONTENT_RANGE, content.clone());
+        // What is kept of it, and what this client gets, may be less.
+        digest::of_other_content(&mut response.headers);
         let Judged { carried, response, as_sent } = match judge(self.carried, response, &path, Word::Miss).await {
             Ok(judged) => judged,
             Err(early) => return Ok(early),
@@ -315,6 +317,7 @@ fn combined(carried: &Carried, come: Come, part: &Part, span: Span) -> Come {
     // Of what both have, that which has just come is taken.
     let before = ByteRange { start: span.range.start, end: new.start };
     let behind = ByteRange { start: new.end, end: span.range.end };
+    digest::of_other_content(&mut response.headers);
     let mut body = response.body;
     if !before.is_empty() {
         body = Box::pin(part.bytes(carried, before).chain(body));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use crate::cache::fill::Writer;
-use crate::origin::BodyStream;
+use crate::origin::{BodyStream, OriginError};
 
 /// Fills that go on without a reader at the same time. More than these end with their clients: an attacker who opens and
 /// drops requests must not keep the origin busy without bound.
@@ -53,6 +53,7 @@ pub fn start(orphans: Orphans, mut body: BodyStream, mut writer: Writer, mut ski
         while left != Some(0) {
             let piece = match body.next().await {
                 Some(Ok(piece)) => piece,
+                Some(Err(error @ OriginError::Altered { .. })) => return writer.refuse(error.to_string()),
                 Some(Err(error)) => return writer.fail(error.to_string()),
                 None => break,
             };

@@ -98,7 +98,7 @@ async fn one(proxy: &Arc<Proxy>, kept: Kept, sequence: PurgeSequence) {
 async fn fetch(proxy: &Arc<Proxy>, kept: &Kept, sequence: PurgeSequence) -> Option<()> {
     for _ in 0..TRIES {
         let routed = routed(proxy, kept)?;
-        let answer = steps::again(routed, &kept.key).await?;
+        let answer = steps::again(routed, &kept.key, None).await?;
         let Source::Entry(entry) = answer.source else { return None };
         if let EntryBody::Sliced(body) = &entry.body {
             body.wait_for_fill().await;
@@ -112,7 +112,7 @@ async fn fetch(proxy: &Arc<Proxy>, kept: &Kept, sequence: PurgeSequence) -> Opti
 }
 
 /// The request that leads to what is kept, as far as the key tells.
-fn routed(proxy: &Arc<Proxy>, kept: &Kept) -> Option<Routed> {
+pub(super) fn routed(proxy: &Arc<Proxy>, kept: &Kept) -> Option<Routed> {
     let mut scheme = "http";
     let (mut port, mut query) = (None, None);
     for (name, value) in kept.key.parts() {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Version};
 
@@ -46,6 +47,8 @@ pub struct Carried {
     pub interim: Option<Interim>,
     /// on-origin-request has run.
     pub asked_origin: bool,
+    /// It is asked for by who runs the program, and not by a client.
+    pub by_operator: bool,
     /// Content codings that the client takes, where its host compresses.
     pub accepted: Accepted,
     /// What the cache lacks, where it has nothing that could be served.
@@ -81,6 +84,7 @@ impl Carried {
             peer_trusted,
             interim,
             asked_origin: false,
+            by_operator: false,
             accepted: Accepted::default(),
             lacking: Forward::UriMiss,
         })
@@ -116,6 +120,7 @@ impl Carried {
             peer_trusted: self.peer_trusted,
             interim: None,
             asked_origin: self.asked_origin,
+            by_operator: self.by_operator,
             accepted: self.accepted,
             lacking: self.lacking,
         })
@@ -239,7 +244,8 @@ async fn run(routed: Routed) -> Result<Early, Early> {
         // What the cache has no part in; boxed, since it is rare and its future is large.
         Err((decided, why)) => return Ok(Box::pin(pass::pass(decided, why)).await),
     };
-    match keyed.look_up().await? {
+    let directives = directives(&keyed.carried);
+    match keyed.look_up(directives).await? {
         LookedUp::Fresh(hit) if hit.is_at_hand() => Ok(Deliverable::entry(hit)),
         LookedUp::Fresh(hit) => match Box::pin(gap::begin(hit)).await {
             Ok(hit) => Ok(Deliverable::entry(hit)),
@@ -250,11 +256,13 @@ async fn run(routed: Routed) -> Result<Early, Early> {
     }
 }
 
-/// Asks again for what is kept under `key`, where this request leads there. None where it doesn't, or is refused.
-pub(super) async fn again(routed: Routed, key: &CacheKey) -> Option<Early> {
+/// Asks again for what is kept under `key`, where this request leads there; with `min_fresh` also for what is still fresh, but not
+/// for so long. None where it doesn't, or is refused.
+pub(super) async fn again(routed: Routed, key: &CacheKey, min_fresh: Option<Duration>) -> Option<Early> {
     let decided = decide::decide(routed).await.ok()?;
     let keyed = decided.key().ok().filter(|keyed| keyed.key == *key)?;
-    match keyed.look_up().await.ok()? {
+    let directives = RequestDirectives { min_fresh, ..directives(&keyed.carried) };
+    match keyed.look_up(directives).await.ok()? {
         // It is being refreshed, or was.
         LookedUp::Fresh(hit) => Some(Deliverable::entry(hit)),
         LookedUp::Wanting(wanting) => Some(fetch::fetch(wanting).await),
@@ -324,7 +332,7 @@ impl Received {
 
 impl Decided {
     /// Makes the cache key, or tells why the cache has no part in this request.
-    fn key(mut self) -> Result<Keyed, (Self, Forward)> {
+    pub(super) fn key(mut self) -> Result<Keyed, (Self, Forward)> {
         if !self.carried.is_read() {
             return Err((self, Forward::Method));
         }
@@ -337,7 +345,7 @@ impl Decided {
         }
         match decide::key(&self.carried) {
             Ok(key) => {
-                if self.carried.site.host.settings.compress.is_some() {
+                if self.carried.caching().compress.is_some() {
                     compression::note_accepted(&mut self.carried);
                 }
                 Ok(Keyed { carried: self.carried, key })
@@ -349,7 +357,7 @@ impl Decided {
 
 impl Keyed {
     /// Asks the cache: memory first, then the disk.
-    async fn look_up(self) -> Result<LookedUp, Early> {
+    pub(super) async fn look_up(self, directives: RequestDirectives) -> Result<LookedUp, Early> {
         let Self { carried, key } = self;
         let cache = &carried.proxy.cache;
         let request = &carried.exchange.request;
@@ -360,7 +368,6 @@ impl Keyed {
             None => Box::pin(cache.find_on_disk(&asked)).await,
         };
         let now = carried.proxy.clock.now();
-        let directives = directives(&carried);
         let found = match found {
             Ok(found) => found,
             Err(absent) => {

@@ -82,13 +82,18 @@ impl Order {
             }
             counts.push(all);
         }
+        let sequence = self.carry_out_uncounted(cache, clock).await?;
+        Ok(Done { sequence, counts })
+    }
+
+    /// The same without a count, which takes time: in force when this returns.
+    pub async fn carry_out_uncounted(&self, cache: &Cache, clock: &Clock) -> Result<PurgeSequence, CacheError> {
         let mode = match self.action {
             Action::Hard => PurgeMode::Hard,
             Action::Soft | Action::Refresh => PurgeMode::soft(clock.now()),
         };
         let scopes = self.scopes.iter().flat_map(|scope| std::iter::once(scope.clone()).chain(alias(scope))).collect();
-        let sequence = cache.purge_all(scopes, mode).await?;
-        Ok(Done { sequence, counts })
+        cache.purge_all(scopes, mode).await
     }
 }
 

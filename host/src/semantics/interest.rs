@@ -20,8 +20,10 @@ impl Interest {
     pub const RANGE: Self = Self(16);
     /// CDN-Loop.
     pub const LOOP: Self = Self(32);
+    /// Wishes for digests (RFC 9530 section 4).
+    pub const DIGESTS: Self = Self(64);
     /// Any of them.
-    pub const ALL: Self = Self(63);
+    pub const ALL: Self = Self(127);
 
     /// Looks at all names.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -33,6 +35,7 @@ impl Interest {
                 "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" => Self::CONDITIONS,
                 "range" => Self::RANGE,
                 "cdn-loop" => Self::LOOP,
+                "want-repr-digest" | "want-content-digest" => Self::DIGESTS,
                 _ => Self::default(),
             };
             Self(found.0 | kind.0)
@@ -65,6 +68,8 @@ mod tests {
             ("if-unmodified-since", Interest::CONDITIONS),
             ("range", Interest::RANGE),
             ("cdn-loop", Interest::LOOP),
+            ("want-repr-digest", Interest::DIGESTS),
+            ("want-content-digest", Interest::DIGESTS),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("host", HeaderValue::from_static("a.test"));

@@ -6,6 +6,7 @@ pub mod cdn_loop;
 pub mod content_coding;
 pub mod content_type;
 pub mod date;
+pub mod digest;
 pub mod etag;
 pub mod forwarded;
 pub mod hop_by_hop;

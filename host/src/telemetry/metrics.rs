@@ -2,7 +2,7 @@
 //!
 //! A counter or gauge is one atomic, or a few where every request counts. Looking up a member of a family takes a lock that all its users share, so whoever counts
 //! on every request keeps the member's clone instead (`get_or_create(..).clone()` once per host, not per request).
-//! Histograms are absent: those of prometheus-client lock a mutex at every observation.
+//! A histogram (`histogram.rs`) is for what is rare beside a hit.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::histogram::Times;
 use super::striped::Striped;
 
 /// A counter that every request adds to.
@@ -43,6 +44,13 @@ pub struct HostLabels {
     pub host: String,
     /// `hit`, `miss`, `stale`, `revalidated`, `bypass`, `policy`, `error`.
     pub cache: String,
+}
+
+/// Label: a virtual host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SiteLabels {
+    /// The pattern of hosts.json.
+    pub host: String,
 }
 
 /// Label: the limit of time that a connection exceeded.
@@ -79,6 +87,13 @@ pub struct HandshakeLabels {
 pub struct NameLabels {
     /// The name.
     pub name: String,
+}
+
+/// Label: a host whose bucket or folder is kept whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MirrorLabels {
+    /// Its name.
+    pub host: String,
 }
 
 macro_rules! table {
@@ -130,17 +145,30 @@ table! {
     cache_disk_bytes: Gauge, "cache_disk_bytes", "Bytes that bodies and inline records take on disk";
     cache_entries: Gauge, "cache_entries", "Entries in the index, as counted since start and at the last sweep";
     cache_memory_bytes: Gauge, "cache_memory_bytes", "Bytes that the memory tier holds";
+    cache_index_reads: Times, "cache_index_read_seconds", "How long the index took to look for what memory did not have";
     cache_evictions: Counter, "cache_evictions", "Entries evicted from disk";
+    cache_host_disk_bytes: Family<SiteLabels, Gauge>, "cache_host_disk_bytes", "The same, by host";
+    cache_host_disk_budget_bytes: Family<SiteLabels, Gauge>, "cache_host_disk_budget_bytes", "Budgets of hosts on disk, of those that have one";
+    cache_host_evictions: Family<SiteLabels, Counter>, "cache_host_evictions", "Entries evicted because their host was over its budget";
+    cache_pinned_entries: Gauge, "cache_pinned_entries", "Entries that are pinned or mirrored, as they were last counted";
+    cache_pinned_bytes: Gauge, "cache_pinned_bytes", "Bytes of their bodies";
+    cache_pinned_evictions: Counter, "cache_pinned_evictions", "Pinned entries that were evicted all the same, since there was nothing else";
     cache_fills: Gauge, "cache_fills_active", "Fills under way";
     cache_corruptions: Counter, "cache_corrupt_pieces", "Records and slices whose checksum did not match: each became a miss";
+    digest_mismatches: Counter, "proxy_digest_mismatches", "Bodies that were not what their origin's digest said: broken off and not kept";
     cache_scrubbed_bytes: Counter, "cache_scrubbed_bytes", "Bytes on disk that were read to check them";
     cache_disk_errors: Counter, "cache_disk_errors", "Reads and writes of the cache folder that failed";
     purges: Counter, "purge_requests", "Purges carried out";
     cache_tags_left_out: Counter, "cache_tags_left_out", "Tags of responses that are not kept: too many or too long";
     refetched: Counter, "purge_refetched", "Entries that were fetched again after a purge that refreshes";
     not_refetched: Counter, "purge_not_refetched", "Entries that were not: the host is gone, the policy or the origin refused, or it cannot be told how they were asked for";
+    warmed: Counter, "proxy_warmed", "Things that were fetched into the cache by a warm-up, a pin or a mirror";
+    not_warmed: Counter, "proxy_not_warmed", "Things that a warm-up, a pin or a mirror could not get into the cache";
+    mirror_objects: Family<MirrorLabels, Gauge>, "proxy_mirror_objects", "Objects of a mirrored host's bucket or folder, as it was last listed";
+    mirror_bytes: Family<MirrorLabels, Gauge>, "proxy_mirror_bytes", "Bytes of them";
     compressed: Counter, "proxy_compressed", "Compressed forms of kept responses that were made";
     not_compressed: Counter, "proxy_not_compressed", "Compressed forms that were begun and left: not smaller, or not to be kept";
+    not_decompressed: Counter, "proxy_not_decompressed", "Responses that were coded as their clients do not take it, and could not be decompressed: 502 if the body is broken or grows beyond measure, 503 if too many were at once";
     policy_calls: BusyCounter, "policy_calls", "Phase calls of policies";
     policy_failures: Family<PolicyLabels, Counter>, "policy_failures", "Failed phase calls and loads, by policy and kind";
     policy_instances: Counter, "policy_instances_created", "Instances of policies created";

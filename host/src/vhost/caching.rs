@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::compress::Compress;
 use crate::cache::storable;
 use crate::semantics::path_pattern::{Matchable, PathPattern};
 use crate::semantics::query_rule::{ParameterName, QueryRule, Select};
@@ -44,6 +45,8 @@ pub struct Caching {
     pub query: Option<QueryRule>,
     /// What a client's Cache-Control can do.
     pub client_cache_control: ClientCacheControl,
+    /// What is compressed, if anything is.
+    pub compress: Option<Compress>,
 }
 
 /// Whether the cache has a part in what is asked for.
@@ -199,6 +202,8 @@ impl Caching {
             ("max_object", self.max_object_bytes.map(Value::from)),
             ("query", self.query.as_ref().map(show_query)),
             ("cache", (self.cache == CacheUse::Off).then(|| "off".into())),
+            // Said in any case: a rule may be without what the host has.
+            ("compress", Some(self.compress.as_ref().map_or(false.into(), Compress::show))),
         ];
         let client = match self.client_cache_control {
             ClientCacheControl::Ignore => "ignore",

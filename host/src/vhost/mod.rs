@@ -6,6 +6,7 @@ pub mod table;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use ipnet::IpNet;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use crate::origin::Origin;
 use crate::policy::{Chain, ChainSettings};
 use crate::semantics::authority::{HostPattern, Hostname};
+use crate::semantics::path_pattern::{Matchable, PathPattern};
 use crate::tls::{ClientCa, Source};
 
 pub use caching::{CacheUse, Caching, ClientCacheControl, Rule};
@@ -34,10 +36,10 @@ pub struct Settings {
     pub methods: Methods,
     /// What it says of caching.
     pub caching: Caching,
+    /// Its budget on disk, in bytes, if it has one of its own.
+    pub cache_disk_bytes: Option<u64>,
     /// The same for some paths; the first that fits counts.
     pub rules: Vec<Rule>,
-    /// What is compressed, if anything is.
-    pub compress: Option<Compress>,
     /// Its policies.
     pub chain: ChainSettings,
     /// How clients may purge.
@@ -46,9 +48,33 @@ pub struct Settings {
     pub max_body_bytes: u64,
     /// HTTPS.
     pub https: Https,
+    /// What of it is evicted last, and asked about before it is stale.
+    pub pin: Vec<PathPattern>,
+    /// All that its origin has is kept.
+    pub mirror: Option<Mirror>,
+}
+
+/// How a host's bucket or folder is kept whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Between two listings.
+    pub interval: Duration,
+    /// Objects that are fetched at once.
+    pub jobs: usize,
 }
 
 impl Settings {
+    /// Whether a decoded path is evicted last.
+    pub fn is_pinned(&self, path: &str) -> bool {
+        if self.mirror.is_some() {
+            return true;
+        }
+        !self.pin.is_empty() && {
+            let path = Matchable::of(path);
+            self.pin.iter().any(|pattern| pattern.matches(&path))
+        }
+    }
+
     /// The rule for a decoded path, by its place in the list.
     pub fn rule_for(&self, path: &str) -> Option<usize> {
         caching::rule_for(&self.rules, path)

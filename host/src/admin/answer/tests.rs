@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Mutex;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use http::header::AUTHORIZATION;
 use http_body_util::{Empty, StreamBody};
 
@@ -34,6 +36,24 @@ impl Control for Remembering {
             }
         })
     }
+    fn warm(&self, order: crate::warm::Order) -> Result<BoxStream<'static, crate::warm::Told>, NotDone> {
+        if self.broken {
+            return Err(NotDone::NotNow("later".to_owned()));
+        }
+        let told = |wanted: crate::warm::Wanted| {
+            let outcome = match wanted.target.as_str() {
+                "/bad" => Err("because".to_owned()),
+                target => Ok(crate::warm::Kept { fetched: target != "/fresh", bytes: 3 }),
+            };
+            crate::warm::Told { url: wanted.url(), outcome }
+        };
+        Ok(futures_util::stream::iter(order.wanted).map(told).boxed())
+    }
+
+    fn events(&self, events: Events) -> BoxFuture<'_, Result<Value, NotDone>> {
+        Box::pin(async move { Ok(json!({ "events": events.events.len() })) })
+    }
+
     fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Vec<String>>> {
         Box::pin(async {
             if self.broken {
@@ -118,6 +138,8 @@ async fn all_else_is_refused_without_the_token_whether_it_exists_or_not() {
     let admin = admin(false);
     for path in [
         "/purge",
+        "/warm",
+        "/events",
         "/reload",
         "/upgrade",
         "/stats",
@@ -180,7 +202,7 @@ async fn a_purge_that_is_not_understood_or_fails_says_why() {
     assert_eq!((status, answer), (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": "disk full" })));
     let (status, answer) = send(&admin(true), "POST", "/purge", Some("secret"), r#"{"all": true}"#).await;
     assert_eq!((status, answer), (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": "it does not answer" })));
-    let huge = " ".repeat(PURGE_BYTES + 1);
+    let huge = " ".repeat(LIST_BYTES + 1);
     assert_eq!(send(&admin(false), "POST", "/purge", Some("secret"), &huge).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
@@ -253,4 +275,48 @@ async fn a_vanished_policy_is_forgotten_by_name() {
         assert_eq!(forget(bad).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
     assert_eq!(send(&admin, "POST", "/policies/forget", None, "").await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_warm_up_is_told_line_by_line() {
+    let body = r#"{"host": "a.test", "paths": ["/a", "/fresh", "/bad"]}"#;
+    let request = request("POST", "/warm", Some("secret")).body(Full::new(Bytes::from(body))).expect("legal");
+    let response = admin(false).answer(peer(), request).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let text = response.into_body().collect().await.expect("lines").to_bytes();
+    let lines: Vec<Value> =
+        text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert_eq!(
+        lines,
+        [
+            json!({ "url": "a.test/a", "result": "fetched", "bytes": 3 }),
+            json!({ "url": "a.test/fresh", "result": "fresh", "bytes": 3 }),
+            json!({ "url": "a.test/bad", "result": "failed", "because": "because" }),
+            json!({ "done": { "fetched": 1, "fresh": 1, "failed": 1, "bytes": 3 } }),
+        ]
+    );
+    let (status, answer) = send(&admin(false), "POST", "/warm", Some("secret"), "{}").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(answer["error"].is_string());
+    let (status, _) = send(&admin(true), "POST", "/warm", Some("secret"), body).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn events_that_cannot_be_read_are_told_and_the_others_count() {
+    let record = |key: &str| json!({ "eventName": "ObjectCreated:Put", "s3": { "bucket": { "name": "b" }, "object": { "key": key } } });
+    let good = json!({ "Records": [record("a")] }).to_string();
+    let answered = send(&admin(false), "POST", "/events", Some("secret"), &good).await;
+    assert_eq!(answered, (StatusCode::OK, json!({ "events": 1, "ignored": 0 })));
+    let mixed = json!({ "Records": [record("a"), record(""), record("c")] }).to_string();
+    let (status, answer) = send(&admin(false), "POST", "/events", Some("secret"), &mixed).await;
+    assert_eq!((status, &answer["events"]), (StatusCode::BAD_REQUEST, &json!(2)));
+    assert_eq!(answer["errors"][0]["at"], "Records[1].s3.object.key");
+    assert_eq!(send(&admin(false), "POST", "/events", Some("secret"), "{").await.0, StatusCode::BAD_REQUEST);
+    let basic = |path: &str| {
+        let request = Request::builder().method("POST").uri(path).header(AUTHORIZATION, "Basic c25zOnNlY3JldA==");
+        request.body(Full::new(Bytes::from(good.clone()))).expect("legal")
+    };
+    assert_eq!(admin(false).answer(peer(), basic("/events")).await.status(), StatusCode::OK, "sns:secret");
+    assert_eq!(admin(false).answer(peer(), basic("/purge")).await.status(), StatusCode::UNAUTHORIZED);
 }

@@ -255,6 +255,8 @@ impl App {
     /// Finishes what was under way when the new program took over, for at most this long.
     pub(super) async fn finish(self, at_most: Duration) {
         let Self { inner, admin, workers } = self;
+        // The new program has its own.
+        inner.residents.cancel();
         let admin = admin.drain_handed_over(Duration::from_secs(1));
         let http = inner.http.drain_handed_over(at_most);
         let https = inner.https.drain_handed_over(at_most);

@@ -44,6 +44,16 @@ fn initial_age_is_the_larger_of_two_guesses() {
     assert_eq!(initial(&[("date", "garbage")], 0, 0), secs(0));
 }
 
+#[test]
+fn what_was_kept_before_the_clock_went_back_is_stale() {
+    let retention = Retention { lifetime: secs(60), stale_while_revalidate: Some(secs(30)), ..Retention::default() };
+    let decided =
+        |response| decide(&retention, &timing(&[], response, response), &RequestDirectives::default(), None, at(0));
+    assert_eq!(decided(10_000), Freshness::Fresh(secs(60)));
+    assert_eq!(decided(10_001), stale(0, true, true));
+    assert_eq!(decided(1_000_000_000_000), stale(0, true, true));
+}
+
 fn decide_at(retention: &Retention, seconds_times_1000: u64, cap: Option<Duration>) -> Freshness {
     decide(retention, &timing(&[], 0, 0), &RequestDirectives::default(), cap, at(seconds_times_1000))
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::{Change, Column, Index, IndexError, Probe, Records, decode_number};
+use super::{Change, Column, Index, IndexError, Records, decode_number};
 
 type Columns = BTreeMap<(Column, Vec<u8>), Vec<u8>>;
 
@@ -31,14 +31,6 @@ impl MemoryIndex {
 }
 
 impl Index for MemoryIndex {
-    fn probe(&self, column: Column, key: &[u8]) -> Probe {
-        match self.get(column, key) {
-            Ok(Some(value)) => Probe::Found(value),
-            Ok(None) => Probe::Absent,
-            Err(_) => Probe::Unknown,
-        }
-    }
-
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         Ok(self.columns.read().get(&(column, key.to_vec())).cloned())

@@ -21,13 +21,15 @@ pub enum Column {
     Recency,
     /// Sequence, to what was purged.
     Purges,
-    /// Format, ids, byte total.
+    /// Host of hosts.json that has a budget, and hash of an entry's key, to nothing.
+    Budgets,
+    /// Format, ids, totals of bytes.
     Meta,
 }
 
 impl Column {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Entries, Self::Slices, Self::Recency, Self::Purges, Self::Meta];
+    pub const ALL: [Self; 6] = [Self::Entries, Self::Slices, Self::Recency, Self::Purges, Self::Budgets, Self::Meta];
 
     /// The name on disk.
     pub const fn name(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Column {
             Self::Slices => "slices",
             Self::Recency => "recency",
             Self::Purges => "purges",
+            Self::Budgets => "budgets",
             Self::Meta => "meta",
         }
     }
@@ -71,10 +74,19 @@ pub enum Probe {
 /// Records of a scan, in order.
 pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// Records read or removed in one go.
+pub const CHUNK: usize = 1000;
+
 /// Ordered columns of records. All but `probe` may wait for the disk: call them on the blocking pool.
 pub trait Index: Send + Sync + std::fmt::Debug {
-    /// A record, if it can be told without waiting for the disk.
-    fn probe(&self, column: Column, key: &[u8]) -> Probe;
+    /// A record, if it can be told without waiting for the disk. What never waits gives it.
+    fn probe(&self, column: Column, key: &[u8]) -> Probe {
+        match self.get(column, key) {
+            Ok(Some(value)) => Probe::Found(value),
+            Ok(None) => Probe::Absent,
+            Err(_) => Probe::Unknown,
+        }
+    }
 
     /// A record.
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
@@ -104,7 +116,31 @@ pub fn number(index: &dyn Index, key: &[u8]) -> Result<i64, IndexError> {
     Ok(index.get(Column::Meta, key)?.map_or(0, |bytes| decode_number(&bytes)))
 }
 
-fn decode_number(bytes: &[u8]) -> i64 {
+/// The first key behind this one.
+pub fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+/// Shows all records from `from` (inclusive) to `to` (exclusive), some at a time.
+pub fn each(
+    index: &dyn Index,
+    column: Column,
+    from: &[u8],
+    to: Option<&[u8]>,
+    mut each: impl FnMut(&[u8], &[u8]),
+) -> Result<(), IndexError> {
+    let mut from = from.to_vec();
+    loop {
+        let records = index.scan(column, &from, to, CHUNK)?;
+        records.iter().for_each(|(key, value)| each(key, value));
+        match records.last() {
+            Some((last, _)) if records.len() == CHUNK => from = after(last),
+            _ => return Ok(()),
+        }
+    }
+}
+
+pub(super) fn decode_number(bytes: &[u8]) -> i64 {
     bytes.try_into().map_or(0, i64::from_be_bytes)
 }
 

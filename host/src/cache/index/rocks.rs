@@ -5,12 +5,13 @@
 
 use std::path::Path;
 
+use rocksdb::compaction_filter::Decision as CompactionDecision;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, ErrorKind, LogLevel,
     MergeOperands, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
-use super::{Change, Column, Index, IndexError, Probe, Records, decode_number};
+use super::{Change, Column, Index, IndexError, Probe, Records, decode_number, schema};
 
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
@@ -86,6 +87,11 @@ fn columns(cache: &Cache) -> [ColumnFamilyDescriptor; Column::ALL.len()] {
         let mut of_column = base_options(cache);
         if column == Column::Meta {
             of_column.set_merge_operator_associative("add", add);
+            // Absent is zero: names that were asked for once leave nothing behind.
+            of_column.set_compaction_filter("zeros", |_: u32, key: &[u8], value: &[u8]| {
+                let is_empty = schema::host_of_bytes_key(key).is_some() && decode_number(value) == 0;
+                if is_empty { CompactionDecision::Remove } else { CompactionDecision::Keep }
+            });
         }
         ColumnFamilyDescriptor::new(column.name(), of_column)
     })

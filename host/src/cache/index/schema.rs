@@ -1,4 +1,4 @@
-//! The records of the index, byte by byte. Format version 1 (`store::layout::FORMAT`).
+//! The records of the index, byte by byte. Format version 2 (`store::layout::FORMAT`).
 //!
 //! Numbers are big-endian; `bytes` is a u32 length and that many bytes; `maybe x` is 0, or 1 and x. Every record ends with a
 //! CRC-32C of all before it; a record that does not decode is a miss, never a guess.
@@ -8,9 +8,11 @@
 //! | entries | key, NUL NUL, variant | u8 count, so many field sets (newest first), u8: 1 an entry, 2 variants; entry, variants |
 //! | slices  | id u64, slice u32 | u32 length, u16 count, so many u32: CRC-32C of each 64 KiB |
 //! | slices  | id u64, FFFFFFFF | bytes: the full key of the entry that owns the body |
-//! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 sixteenths of uses, u64 size, u64 id, bytes: full key |
+//! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 sixteenths of uses (and 80000000 for an error), u64 size, u64 id, bytes: full key |
 //! | purges  | sequence u64 | u8 kind, bytes host, bytes path, prefix, glob or tag; if kind has 128 (soft) u64 milliseconds |
-//! | meta    | `sequence`, `next_id`, `bytes`, `scrub_began`, `scrub_at` | a number, i64, without CRC (it is added to by merging) |
+//! | budgets | first 8 bytes of the SHA-256 of a host of hosts.json that has a budget, key in column recency | nothing |
+//! | meta    | `sequence`, `next_id`, `bytes`, `scrub_began`, `scrub_at`, `budgeted` | a number, i64, without CRC (it is added to by merging) |
+//! | meta    | `host `, host name as in keys | the same: its part of `bytes`; none is zero |
 //!
 //! A field set is u8 count and so many names. Only the record with the empty variant, the base of a key, has field sets: they
 //! say which variants there may be. An empty set stands for the entry in the base itself. It has the variants too, oldest first
@@ -58,6 +60,10 @@ pub const META_BYTES: &[u8] = b"bytes";
 pub const META_SCRUB_BEGAN: &[u8] = b"scrub_began";
 /// Key of the body that scrubbing is at; -1: it is done.
 pub const META_SCRUB_AT: &[u8] = b"scrub_at";
+/// Key of what stands for the hosts whose entries are in column `Budgets`; 0: none, or not all of them yet.
+pub const META_BUDGETED: &[u8] = b"budgeted";
+/// What the keys of the bytes of host names begin with.
+pub const HOST_BYTES: &[u8] = b"host ";
 /// Field sets that a base remembers.
 pub const MAX_FIELD_SETS: usize = 4;
 /// The number of a slice record that holds the owner's key.
@@ -76,6 +82,12 @@ pub struct EntryRecord {
 
 /// A key in column `Recency`.
 pub type RecencyKey = [u8; 16];
+
+/// A host of hosts.json in column `Budgets`.
+pub type GroupId = [u8; 8];
+
+/// A key in column `Budgets`.
+pub type BudgetKey = [u8; 24];
 
 /// An entry as it is stored.
 #[derive(Clone, Debug)]
@@ -110,6 +122,8 @@ pub struct RecencyRecord {
     pub size: u64,
     /// The entry.
     pub id: u64,
+    /// Its status is 400 or more.
+    pub is_error: bool,
     /// Where it stands in column `Entries`.
     pub full_key: Vec<u8>,
 }
@@ -148,6 +162,31 @@ pub fn recency_key(full_key: &[u8]) -> RecencyKey {
     *digest.first_chunk().expect("16 is less than 32")
 }
 
+/// The key in column `Budgets`.
+pub fn budget_key(group: GroupId, entry: &RecencyKey) -> BudgetKey {
+    let mut key = BudgetKey::default();
+    let (front, back) = key.split_at_mut(group.len());
+    front.copy_from_slice(&group);
+    back.copy_from_slice(entry);
+    key
+}
+
+/// Host of hosts.json and entry of a key in column `Budgets`.
+pub fn parse_budget_key(key: &[u8]) -> Option<(GroupId, RecencyKey)> {
+    let (group, entry) = key.split_first_chunk()?;
+    Some((*group, entry.try_into().ok()?))
+}
+
+/// The key in column `Meta` of what a host name has on disk.
+pub fn host_bytes_key(host: &str) -> Vec<u8> {
+    [HOST_BYTES, host.as_bytes()].concat()
+}
+
+/// The host name of such a key.
+pub fn host_of_bytes_key(key: &[u8]) -> Option<&str> {
+    key.strip_prefix(HOST_BYTES).and_then(|host| std::str::from_utf8(host).ok())
+}
+
 impl EntryRecord {
     /// Writes.
     pub fn encode(&self) -> Vec<u8> {
@@ -172,6 +211,9 @@ impl EntryRecord {
     pub fn decode(record: &[u8]) -> Option<Self> {
         let mut from = Decoder::checked(record)?;
         let count = from.u8()?;
+        if usize::from(count) > MAX_FIELD_SETS {
+            return None;
+        }
         let field_sets = (0..count).map(|_| from.field_set()).collect::<Option<Vec<_>>>()?;
         let has = from.u8()?;
         if has & !(HAS_ENTRY | HAS_VARIANTS) != 0 {
@@ -240,7 +282,7 @@ impl RecencyRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::default();
         out.u64(self.last_use);
-        out.u32(self.uses);
+        out.u32(self.uses & !IS_ERROR | if self.is_error { IS_ERROR } else { 0 });
         out.u64(self.size);
         out.u64(self.id);
         out.bytes(&self.full_key);
@@ -250,11 +292,13 @@ impl RecencyRecord {
     /// Reads.
     pub fn decode(record: &[u8]) -> Option<Self> {
         let mut from = Decoder::checked(record)?;
+        let (last_use, uses) = (from.u64()?, from.u32()?);
         let read = Self {
-            last_use: from.u64()?,
-            uses: from.u32()?,
+            last_use,
+            uses: uses & !IS_ERROR,
             size: from.u64()?,
             id: from.u64()?,
+            is_error: uses & IS_ERROR != 0,
             full_key: from.bytes()?.to_vec(),
         };
         from.end(read)
@@ -281,6 +325,9 @@ pub fn encode_purge(purge: &Purge) -> Vec<u8> {
     }
     out.finish()
 }
+
+/// Of the uses of an entry, of which there are never so many (`cache/worth.rs`).
+const IS_ERROR: u32 = 1 << 31;
 
 /// Of the kind of a purge. Versions before it was known take such a record, as any that they cannot read, for a purge of all.
 const SOFT: u8 = 128;

@@ -1,7 +1,7 @@
 //! Where things lie in the cache folder, and the format's version.
 //!
 //! ```text
-//! proxyhost-cache          the mark: `proxyhost cache, format 1` and a line feed; locked while a process uses the folder
+//! proxyhost-cache          the mark: `proxyhost cache, format 2` and a line feed; locked while a process uses the folder
 //! index/                   RocksDB
 //! bodies/xx/<16 hex>       a body: slice n at offset n * SLICE_BYTES, sparse; xx are the last two digits of the id
 //! discarded-<16 hex>/      an index or bodies of another format version, or damaged ones, on their way out
@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 
 /// Version of folder and records.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Name of the mark.
 pub const MARK: &str = "proxyhost-cache";
 /// Folder of the index.

@@ -52,8 +52,13 @@ impl Resolver<'_> {
             Json::List(_) => path.items().collect(),
             _ => vec![path],
         };
+        self.patterns(written.into_iter())
+    }
+
+    /// Patterns of paths, as they are written.
+    pub(super) fn patterns<'a>(&mut self, written: impl Iterator<Item = At<'a>>) -> Option<Vec<PathPattern>> {
+        // All are looked at, so that the mistakes of all are found.
         let read: Vec<Option<PathPattern>> = written
-            .into_iter()
             .map(|At { json, path: place, .. }| {
                 let text = json.text()?;
                 PathPattern::parse(text)
@@ -75,6 +80,7 @@ impl Resolver<'_> {
         };
         let (ttl, in_any_case) = (self.lives(at, "ttl"), self.lives(at, "ttl_override"));
         let query = self.query(at);
+        let compress = self.compress(at, base.compress.clone());
         let (window, statuses) = match at.given("stale_if_error").map(|given| given.json) {
             None => (base.stale_if_error, base.stale_statuses),
             Some(Json::Object(_)) => {
@@ -120,6 +126,7 @@ impl Resolver<'_> {
                 Some(_) => ClientCacheControl::Ignore,
                 None => base.client_cache_control,
             },
+            compress: compress?,
         };
         if let (Some(least), Some(most)) = (caching.ttl_min, caching.ttl_max)
             && least > most

@@ -8,13 +8,16 @@ use crate::semantics::content_coding::Coding;
 use crate::vhost::{Compress, TypePattern};
 
 impl Resolver<'_> {
-    /// What is compressed, if anything is; none in that where a mistake was named.
-    pub(super) fn compress(&mut self, host: &At<'_>) -> Option<Option<Compress>> {
-        let Some(given) = host.given("compress") else { return Some(None) };
+    /// What is compressed: as it is said, or else as it holds without that. None where a mistake was named.
+    pub(super) fn compress(&mut self, of: &At<'_>, base: Option<Compress>) -> Option<Option<Compress>> {
+        let Some(given) = of.given("compress") else { return Some(base) };
         if !matches!(given.json, Json::Object(_)) {
-            return Some(host.flag("compress").then(Compress::default));
+            return Some(of.flag("compress").then(Compress::default));
         }
-        let at = host.object("compress");
+        self.compress_by(&of.object("compress")).map(Some)
+    }
+
+    fn compress_by(&mut self, at: &At<'_>) -> Option<Compress> {
         let types = match at.given("types") {
             None => Some(Compress::default().types),
             Some(list) => {
@@ -41,6 +44,6 @@ impl Resolver<'_> {
                 encodings.push(coding);
             }
         }
-        Some(Some(Compress { types: types?, min_bytes: at.size("min_size")?, encodings }))
+        Some(Compress { types: types?, min_bytes: at.size("min_size")?, encodings })
     }
 }

@@ -16,7 +16,7 @@ use crate::policy::had_named_policy;
 use crate::policy::settings::{ChainSettings, ChainSource, Isolation, Limits, OnFailure, PolicySettings, Secret};
 use crate::semantics::authority::{HostPattern, Hostname};
 use crate::semantics::host_names::HostNames;
-use crate::vhost::{Methods, PurgeAllow, PurgeMethod, Settings};
+use crate::vhost::{CacheUse, Methods, PurgeAllow, PurgeMethod, Settings};
 
 impl Resolver<'_> {
     pub(super) fn hosts(&mut self, hosts: &At<'_>, origins: &Origins, tls: Tls) -> Vec<Settings> {
@@ -88,7 +88,9 @@ impl Resolver<'_> {
         let caching = self.caching(host, kind);
         // Held against defaults where the host's own word is wrong: all mistakes in one go.
         let rules = self.rules(host, &caching.clone().unwrap_or_default());
-        let compress = self.compress(host);
+        let pin = self.pins(host);
+        let cached = caching.as_ref().is_none_or(|caching| caching.cache == CacheUse::On);
+        let mirror = self.mirror(host, pattern, kind, cached);
         let pattern = pattern?.clone();
         Some(Settings {
             name: name.to_owned(),
@@ -98,11 +100,13 @@ impl Resolver<'_> {
             prefix: prefix?,
             methods,
             caching: caching?,
+            cache_disk_bytes: host.size("cache_disk"),
             rules: rules?,
-            compress: compress?,
             purge,
             max_body_bytes: host.size("max_body")?,
             https: https?,
+            pin: pin?,
+            mirror: mirror?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! What a host says of caching, and its rules: the same fields, but that a rule has from the host what it does not say itself.
 
-use super::{DURATION, FLAG, SIZE, field};
+use super::{DURATION, FLAG, SIZE, compress, field};
 use crate::config::leaf::Leaf;
 use crate::config::shape::Absent::{Computed, Default, Nothing, Refused};
 use crate::config::shape::{Field, Shape};
@@ -59,6 +59,13 @@ pub(super) const CLIENT_CACHE_CONTROL: Field = field(
     "What a client's Cache-Control can do: \"ignore\": only no-store and only-if-cached count; \"honor\": all of RFC 9111.",
 );
 
+pub(super) const COMPRESS: Field = field(
+    "compress",
+    &compress::COMPRESS,
+    Default("false"),
+    "true, or how: what is kept is served compressed to who takes it, and what came compressed decompressed to who does not.",
+);
+
 /// The same field in a rule.
 const fn of_host(field: Field) -> Field {
     Field { absent: Computed("as on the host"), ..field }
@@ -83,6 +90,7 @@ static RULE: Shape = Shape::Object(&[
     of_host(MAX_OBJECT),
     of_host(QUERY),
     of_host(CLIENT_CACHE_CONTROL),
+    of_host(COMPRESS),
 ]);
 
 static CACHE_USE: Shape = Shape::Leaf(Leaf::Choice(&["on", "off"]));

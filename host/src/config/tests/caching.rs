@@ -36,15 +36,47 @@ fn what_is_absent_in_a_bucket_lives_shorter() {
 }
 
 #[test]
+fn budgets_of_hosts_reach_the_cache() {
+    let resolved = Folder::new().host(json!({ "origin": "site", "cache_disk": "5GB" })).expect("it serves");
+    let [host] = &resolved.cache.hosts[..] else { panic!("{:?}", resolved.cache.hosts) };
+    assert_eq!((host.name.as_str(), host.disk_bytes), ("a.example", Some(5_000_000_000)));
+    assert!(resolved.summary().iter().any(|line| line.contains("at most 4.7 GiB on disk")), "{:?}", resolved.summary());
+    let mistakes = Folder::new().host(json!({ "origin": "site", "cache_disk": "much" })).expect_err("no size");
+    assert!(mistakes.to_string().contains("cache_disk"), "{mistakes}");
+}
+
+#[test]
+fn pins_and_mirrors_are_read() {
+    let resolved =
+        Folder::new().host(json!({ "origin": "site", "pin": ["/a/*", "*.css"], "mirror": true })).expect("it serves");
+    let host = &resolved.hosts[0];
+    let mirror = host.mirror.expect("a mirror");
+    assert_eq!((mirror.interval, mirror.jobs), (Duration::from_secs(300), 4));
+    assert!(host.is_pinned("/anything"), "a mirror is kept whole");
+    let written = json!({ "origin": "site", "pin": ["/a/*", "*.css"], "mirror": false });
+    let resolved = Folder::new().host(written).expect("it serves");
+    let host = &resolved.hosts[0];
+    assert_eq!(host.mirror, None);
+    assert_eq!(["/a/b", "/x.css", "/b"].map(|path| host.is_pinned(path)), [true, true, false]);
+    let resolved = Folder::new().host(json!({ "origin": "site", "mirror": { "interval": "30s", "jobs": 8 } }));
+    let mirror = resolved.expect("it serves").hosts[0].mirror.expect("a mirror");
+    assert_eq!((mirror.interval, mirror.jobs), (Duration::from_secs(30), 8));
+    for bad in [json!({ "interval": 0 }), json!({ "jobs": 65 }), json!("yes"), json!({ "every": "1m" })] {
+        assert!(Folder::new().host(json!({ "origin": "site", "mirror": bad })).is_err(), "{bad}");
+    }
+    assert!(Folder::new().host(json!({ "origin": "site", "mirror": true, "cache": "off" })).is_err());
+}
+
+#[test]
 fn rules_have_from_the_host_what_they_do_not_say() {
     let written = json!({
         "origin": "site", "ttl": { "default": "5m", "404": "10s" }, "ttl_min": "1s", "ttl_max": "1d", "browser_ttl": "1m",
         "stale_while_revalidate": 5, "stale_if_error": { "for": "1h", "statuses": [500, 404] }, "max_object": "1MiB",
         "query": { "allow": ["page", "q_*"], "unlisted": "reject", "sort": true }, "client_cache_control": "honor",
-        "rules": [
+        "compress": { "types": ["text/*"] }, "rules": [
             { "path": ["/live/*", "/api/*"], "cache": "off" },
             { "path": "*.jpg", "ttl": { "404": "1m" }, "ttl_override": "1h", "query": "ignore", "stale_if_error": "2h",
-              "client_cache_control": "ignore" }
+              "client_cache_control": "ignore", "compress": false }
         ]
     });
     let resolved = Folder::new().host(written).expect("it serves");
@@ -57,6 +89,7 @@ fn rules_have_from_the_host_what_they_do_not_say() {
     assert_eq!((of.ttl_min, of.browser_ttl, of.max_object_bytes), (secs(1), secs(60), Some(1 << 20)));
     assert_eq!((of.stale_if_error, of.is_error(404), of.is_error(503)), (secs(7200), true, false));
     assert_eq!(of.client_cache_control, ClientCacheControl::Ignore);
+    assert!(host.caching.compress.is_some() && of.compress.is_none());
     assert_eq!((host.rule_for("//live/a"), host.rule_for("/x.jpg"), host.rule_for("/x")), (Some(0), Some(1), None));
 
     // What is shown can be written.
@@ -70,10 +103,10 @@ fn rules_have_from_the_host_what_they_do_not_say() {
 fn compression_is_off_unless_it_is_said_and_shown_as_it_can_be_written() {
     let compress = |value: serde_json::Value| {
         let resolved = Folder::new().host(json!({ "origin": "site", "compress": value })).expect("it serves");
-        (resolved.hosts[0].compress.clone(), resolved.show()["hosts"]["a.example"]["compress"].clone())
+        (resolved.hosts[0].caching.compress.clone(), resolved.show()["hosts"]["a.example"]["compress"].clone())
     };
-    assert_eq!(Folder::new().host(json!({ "origin": "site" })).expect("it serves").hosts[0].compress, None);
-    assert_eq!(compress(json!(false)), (None, json!(null)));
+    assert_eq!(Folder::new().host(json!({ "origin": "site" })).expect("it serves").hosts[0].caching.compress, None);
+    assert_eq!(compress(json!(false)), (None, json!(false)));
     assert_eq!(compress(json!(true)).0, Some(Compress::default()));
     let (some, shown) =
         compress(json!({ "types": ["Text/*"], "min_size": "1KiB", "encodings": ["gzip", "br", "gzip"] }));

@@ -37,9 +37,12 @@ pub fn original(tag: &EntityTag) -> Option<(&[u8], Coding)> {
 /// The part of a key that a form has and its original has not.
 const PART: &str = ":z";
 
+/// What a form is in; none: not coded at all, of what came coded.
+pub type Target = Option<Coding>;
+
 /// Where a form lies: beside its original. None where the key would be too long.
-pub fn key(original: &CacheKey, coding: Coding) -> Option<CacheKey> {
-    original.beside(PART, coding.name()).ok()
+pub fn key(original: &CacheKey, into: Target) -> Option<CacheKey> {
+    original.beside(PART, into.map_or("identity", Coding::name)).ok()
 }
 
 /// Whether a form lies there.
@@ -49,10 +52,11 @@ pub fn is_key(key: &CacheKey) -> bool {
 
 /// The head that a form is kept under: purged by whatever purges its original, and told apart by that one's number. What is sent
 /// is the original's head.
-pub fn head(original: &Entry, coding: Coding, sequence: PurgeSequence) -> EntryHead {
+pub fn head(original: &Entry, into: Target, sequence: PurgeSequence) -> EntryHead {
     let made_of = HeaderMap::from_iter([(MADE_OF, HeaderValue::from(original.id))]);
     let mut head = original.head.clone();
-    head.headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(coding.name()))]);
+    let coded = into.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding.name())));
+    head.headers = HeaderMap::from_iter(coded);
     head.sequence = sequence;
     head.size = None;
     head.sliceable = false;

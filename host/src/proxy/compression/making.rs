@@ -1,7 +1,8 @@
-//! Makes compressed forms in the background: one after the other, so that they take no more than one core, piece by piece on the
-//! blocking pool, and streamed through, so that no body lies in memory whole.
+//! Makes compressed forms in the background: short ones one after the other, and long ones beside them, so that they take no more
+//! than two cores and no page waits for a film's subtitles; piece by piece on the blocking pool, and streamed through, so that no
+//! body lies in memory whole.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::io::StreamReader;
 
-use super::form;
+use super::form::{self, Target};
+use super::identity::Decoded;
 use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::fill::{Piece, Writer};
 use crate::cache::key::CacheKey;
@@ -26,14 +28,17 @@ use crate::proxy::body::Pieces;
 use crate::proxy::steps::Carried;
 use crate::semantics::content_coding::Coding;
 
-/// Forms that wait to be made. What finds no place is asked for again by its next client.
+/// Forms that wait to be made, short ones and long ones each. What finds no place is asked for again by its next client.
 const WAITING_MOST: usize = 64;
+
+/// Of these, forms of one host: those of the others find place beside them.
+const WAITING_OF_A_HOST: usize = 8;
+
+/// Bytes of what does not wait for what is longer: its form is made in a tenth of a second.
+const SHORT_BYTES: u64 = 1 << 20;
 
 /// Forms of which it is remembered that they are not worth it, or could not be kept.
 const LEFT_MOST: usize = 10_000;
-
-/// Bodies that are decompressed at once: each takes up to 16 MiB for its window.
-const DECODINGS_MOST: usize = 64;
 
 /// Bytes that are made at a time, between which the pool is free for others.
 const PIECE_BYTES: usize = 64 << 10;
@@ -45,61 +50,88 @@ const MOST_TWENTIETHS: u64 = 19;
 type Name = (u64, Coding);
 
 /// What is being made, and what is not to be.
+#[derive(Default)]
 pub struct Compression {
-    turn: Semaphore,
-    under_way: Mutex<HashSet<Name>>,
-    left: quick_cache::sync::Cache<Name, ()>,
-    decodings: Arc<Semaphore>,
+    short: Turn,
+    long: Turn,
+    left: Left,
+    pub(super) decoded: Decoded,
 }
 
-impl Default for Compression {
+struct Left(quick_cache::sync::Cache<Name, ()>);
+
+impl Default for Left {
     fn default() -> Self {
-        Self {
-            turn: Semaphore::new(1),
-            under_way: Mutex::default(),
-            left: quick_cache::sync::Cache::new(LEFT_MOST),
-            decodings: Arc::new(Semaphore::new(DECODINGS_MOST)),
+        Self(quick_cache::sync::Cache::new(LEFT_MOST))
+    }
+}
+
+/// Forms that are made one after the other, and the hosts that they are for.
+struct Turn {
+    turn: Semaphore,
+    under_way: Mutex<HashMap<Name, String>>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { turn: Semaphore::new(1), under_way: Mutex::default() }
+    }
+}
+
+impl Turn {
+    /// Whether there was a place to wait for this one.
+    fn enter(&self, name: Name, host: &str) -> bool {
+        let mut under_way = self.under_way.lock();
+        let of_host = under_way.values().filter(|of| *of == host).count();
+        if under_way.len() >= WAITING_MOST || of_host >= WAITING_OF_A_HOST || under_way.contains_key(&name) {
+            return false;
         }
+        under_way.insert(name, host.to_owned());
+        true
     }
 }
 
 impl Compression {
-    /// A place to decompress a body; none if too many are.
-    pub fn place_to_decode(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.decodings).try_acquire_owned().ok()
+    /// By the size of the original.
+    fn turn(&self, size: u64) -> &Turn {
+        if size <= SHORT_BYTES { &self.short } else { &self.long }
     }
 }
 
-/// A form of an entry, whole and good.
+/// A compressed form of an entry, whole.
 pub async fn find(carried: &Carried, entry: &Entry, coding: Coding) -> Option<Arc<Entry>> {
     let compression = &carried.proxy.compression;
     let name = (entry.id, coding);
-    if compression.left.get(&name).is_some() || compression.under_way.lock().contains(&name) {
+    let under_way = || compression.turn(size_of(entry)).under_way.lock().contains_key(&name);
+    if compression.left.0.get(&name).is_some() || under_way() {
         return None;
     }
-    let key = form::key(&entry.key, coding)?;
+    look_up_form(carried, entry, Some(coding)).await.filter(|made| form::is_whole(made))
+}
+
+/// A form of an entry, as far as it is there.
+pub(super) async fn look_up_form(carried: &Carried, entry: &Entry, into: Target) -> Option<Arc<Entry>> {
+    let key = form::key(&entry.key, into)?;
     let request = &carried.exchange.request;
     let asked = Asked { key: &key, headers: &request.headers, request_path: request.path() };
     let made = look_up(&carried.proxy.cache, &asked).await?;
     match form::made_of(&made) {
-        Some(id) if id == entry.id => {}
+        Some(id) if id == entry.id => Some(made),
         // What it was made of is gone. Numbers rise: one that is higher is a newer version's, and ours is the old one.
         of => {
             if of.is_none_or(|id| id < entry.id) {
                 carried.proxy.cache.remove(&made);
             }
-            return None;
+            None
         }
     }
-    if !form::is_whole(&made) {
-        return None;
+}
+
+fn size_of(entry: &Entry) -> u64 {
+    match &entry.body {
+        EntryBody::Inline(bytes) => bytes.len() as u64,
+        EntryBody::Sliced(body) => body.size().unwrap_or(0),
     }
-    if let EntryBody::Sliced(body) = &made.body
-        && !body.check(0..body.size()?).await
-    {
-        return None;
-    }
-    Some(made)
 }
 
 async fn look_up(cache: &Cache, asked: &Asked<'_>) -> Option<Arc<Entry>> {
@@ -113,6 +145,8 @@ async fn look_up(cache: &Cache, asked: &Asked<'_>) -> Option<Arc<Entry>> {
 struct Job {
     compression: Arc<Compression>,
     name: Name,
+    /// Of the original.
+    size: u64,
     cache: Cache,
     original: CacheKey,
     headers: HeaderMap,
@@ -121,7 +155,7 @@ struct Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.compression.under_way.lock().remove(&self.name);
+        self.compression.turn(self.size).under_way.lock().remove(&self.name);
     }
 }
 
@@ -129,19 +163,16 @@ impl Drop for Job {
 pub fn start(carried: &Carried, entry: &Entry, coding: Coding) {
     let compression = &carried.proxy.compression;
     let name = (entry.id, coding);
-    if compression.left.get(&name).is_some() {
+    let size = size_of(entry);
+    let host = &carried.site.host.settings.name;
+    if compression.left.0.get(&name).is_some() || !compression.turn(size).enter(name, host) {
         return;
-    }
-    {
-        let mut under_way = compression.under_way.lock();
-        if under_way.len() >= WAITING_MOST || !under_way.insert(name) {
-            return;
-        }
     }
     let request = &carried.exchange.request;
     let job = Job {
         compression: Arc::clone(compression),
         name,
+        size,
         cache: carried.proxy.cache.clone(),
         original: entry.key.clone(),
         headers: request.headers.clone(),
@@ -150,12 +181,12 @@ pub fn start(carried: &Carried, entry: &Entry, coding: Coding) {
     let metrics = Arc::clone(&carried.proxy.metrics);
     tokio::spawn(async move {
         // Never closed.
-        let _turn = job.compression.turn.acquire().await;
+        let _turn = job.compression.turn(job.size).turn.acquire().await;
         match job.make().await {
             Made::Kept => _ = metrics.compressed.inc(),
             Made::Left(why) => {
                 tracing::debug!(coding = job.name.1.name(), why, "a response is not compressed");
-                job.compression.left.insert(job.name, ());
+                job.compression.left.0.insert(job.name, ());
                 metrics.not_compressed.inc();
             }
             Made::Gone => {}
@@ -178,14 +209,11 @@ impl Job {
         let sequence = self.cache.sequence();
         let asked = Asked { key: &self.original, headers: &self.headers, request_path: &self.request_path };
         let entry = look_up(&self.cache, &asked).await.filter(|entry| entry.id == id && form::is_whole(entry));
-        let Some((entry, key)) = entry.and_then(|entry| form::key(&entry.key, coding).map(|key| (entry, key))) else {
+        let Some((entry, key)) = entry.and_then(|entry| form::key(&entry.key, Some(coding)).map(|key| (entry, key)))
+        else {
             return Made::Gone;
         };
-        let size = match &entry.body {
-            EntryBody::Inline(bytes) => bytes.len() as u64,
-            EntryBody::Sliced(body) => body.size().unwrap_or(0),
-        };
-        let most = size * MOST_TWENTIETHS / 20;
+        let most = size_of(&entry) * MOST_TWENTIETHS / 20;
         let mut encoder = encoder(StreamReader::new(body_of(&entry)), coding);
         let mut writer: Option<Writer> = None;
         let mut made = 0;
@@ -210,7 +238,7 @@ impl Job {
             }
             let mut into = match writer.take() {
                 Some(writer) => writer,
-                None => match self.cache.keep(&key, &self.headers, form::head(&entry, coding, sequence)) {
+                None => match self.cache.keep(&key, &self.headers, form::head(&entry, Some(coding), sequence)) {
                     (_, Some(writer)) => writer,
                     (_, None) => return Made::Gone,
                 },
@@ -268,4 +296,23 @@ async fn next(mut encoder: Encoder) -> io::Result<(Encoder, Bytes)> {
         })
     });
     made.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_host_takes_all_places_and_short_ones_have_their_own() {
+        let compression = Compression::default();
+        let long = compression.turn(SHORT_BYTES + 1);
+        let taken = (0..100).filter(|id| long.enter((*id, Coding::Gzip), "greedy")).count();
+        assert_eq!(taken, WAITING_OF_A_HOST);
+        assert!(long.enter((200, Coding::Gzip), "modest") && !long.enter((200, Coding::Gzip), "modest"));
+        assert!(compression.turn(SHORT_BYTES).enter((300, Coding::Gzip), "greedy"));
+        for id in 1000..2000 {
+            long.enter((id, Coding::Brotli), &id.to_string());
+        }
+        assert_eq!(long.under_way.lock().len(), WAITING_MOST);
+    }
 }

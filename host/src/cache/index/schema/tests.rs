@@ -114,7 +114,7 @@ proptest! {
             }
         }
         let [last_use, size, id] = numbers;
-        let used = RecencyRecord { last_use, uses: 3, size, id, full_key: what.into_bytes() };
+        let used = RecencyRecord { last_use, uses: 3, size, id, is_error: id % 2 == 0, full_key: what.into_bytes() };
         prop_assert_eq!(RecencyRecord::decode(&used.encode()), Some(used));
     }
 }

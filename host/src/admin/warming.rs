@@ -1,0 +1,50 @@
+//! A warm-up as it is told: a line of JSON for each thing, how far it is now and then, and what it came to at the end.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
+use http_body::Frame;
+use serde_json::{Value, json};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::warm::{Tally, Told};
+
+/// Between two lines that say how far it is: who waits for a large file sees that there is somebody.
+const BEAT: Duration = Duration::from_secs(5);
+
+struct State {
+    told: Option<BoxStream<'static, Told>>,
+    tally: Tally,
+    beat: Interval,
+}
+
+/// The lines.
+pub(super) fn lines(told: BoxStream<'static, Told>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let state = State { told: Some(told), tally: Tally::default(), beat };
+    stream::unfold(state, |mut state| async move {
+        let told = state.told.as_mut()?;
+        let value = tokio::select! {
+            next = told.next() => match next {
+                Some(told) => {
+                    state.tally.count(&told.outcome);
+                    told.json()
+                }
+                None => {
+                    state.told = None;
+                    json!({ "done": state.tally })
+                }
+            },
+            _ = state.beat.tick() => json!({ "progress": state.tally }),
+        };
+        Some((Ok(frame(&value)), state))
+    })
+}
+
+fn frame(value: &Value) -> Frame<Bytes> {
+    Frame::data(Bytes::from(format!("{value}\n")))
+}

@@ -1,0 +1,236 @@
+//! `proxyhost warm`: lists of any length, sitemaps and what origins have, fetched by the running program. A list is sent in parts;
+//! what becomes of each thing is told as it is known.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use proxyhost::units::ByteSize;
+use proxyhost::warm::{self, Tally};
+use serde_json::{Map, Value, json};
+
+use super::admin::Admin;
+use super::lines::Lines;
+use super::print::{complain, escaped, say};
+use super::{Door, Failure};
+
+/// Lines of a list that go in one request.
+const PART_LINES: usize = 2_000;
+/// ... and their bytes.
+const PART_BYTES: usize = 1 << 20;
+
+/// What is fetched, and how.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct Warm {
+    /// Paths of --host, or whole URLs.
+    #[arg(value_name = "PATH", required_unless_present_any = ["from", "sitemap", "prefix"])]
+    path: Vec<String>,
+    /// The host, as clients ask for it.
+    #[arg(long)]
+    host: Option<String>,
+    /// A list of paths or URLs, one a line, `-` for stdin; empty lines and those that begin with `#` are passed over.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// A sitemap of a host that is served here, as XML or gzip, or an index of them: its path, or a URL.
+    #[arg(long, value_name = "PATH")]
+    sitemap: Vec<String>,
+    /// All that the host's bucket or folder has below this path; `/` is all of it.
+    #[arg(long)]
+    prefix: Vec<String>,
+    /// A field of each request, such as `Accept-Language: de`, where answers depend on it; can be given many times.
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = super::header)]
+    header: Vec<(String, String)>,
+    /// How many are fetched at once.
+    #[arg(long, default_value_t = warm::order::JOBS)]
+    jobs: usize,
+}
+
+/// Fetches by the running program.
+pub fn run(file: &Path, warm: &Warm, door: &Door) -> Result<(), Failure> {
+    let admin = Admin::find(file, door.admin, door.token.as_deref())?;
+    let mut progress = Progress { json: door.json, terminal: io::stderr().is_terminal(), ..Progress::default() };
+    if !(warm.path.is_empty() && warm.sitemap.is_empty() && warm.prefix.is_empty()) {
+        let lists = [("paths", &warm.path), ("sitemaps", &warm.sitemap), ("prefixes", &warm.prefix)];
+        send(&admin, warm, &lists, &mut progress)?;
+    }
+    if let Some(list) = &warm.from {
+        from_list(&admin, warm, list, &mut progress)?;
+    }
+    progress.end()
+}
+
+fn from_list(admin: &Admin, warm: &Warm, list: &Path, progress: &mut Progress) -> Result<(), Failure> {
+    let cannot = |error: io::Error| Failure::mendable(&format!("{} cannot be read: {error}", list.display()));
+    let mut lines = Lines::of(list).map_err(cannot)?;
+    let (mut part, mut part_bytes, mut named) = (Vec::new(), 0, false);
+    loop {
+        let line = lines.next().map_err(cannot)?;
+        let ended = line.is_none();
+        if let Some(line) = line {
+            named = true;
+            let checked = line.map_err(str::to_owned).and_then(|text| {
+                warm::item(warm.host.as_deref(), &text)?;
+                Ok(text)
+            });
+            match checked {
+                Ok(text) => {
+                    part_bytes += text.len();
+                    part.push(text);
+                }
+                // One bad line of a million must not keep the others from being fetched.
+                Err(why) => progress.failed(&format!("line {}", lines.number), &why),
+            }
+        }
+        if !part.is_empty() && (ended || part.len() == PART_LINES || part_bytes >= PART_BYTES) {
+            progress.bar = lines.bar();
+            send(admin, warm, &[("paths", &part)], progress)?;
+            part.clear();
+            part_bytes = 0;
+        }
+        if ended {
+            break;
+        }
+    }
+    if named { Ok(()) } else { Err(Failure::mendable(&format!("{} names nothing", list.display()))) }
+}
+
+fn send(admin: &Admin, warm: &Warm, lists: &[(&str, &Vec<String>)], progress: &mut Progress) -> Result<(), Failure> {
+    let mut body = Map::new();
+    if let Some(host) = &warm.host {
+        body.insert("host".to_owned(), host.clone().into());
+    }
+    for (name, texts) in lists.iter().filter(|(_, texts)| !texts.is_empty()) {
+        body.insert((*name).to_owned(), json!(texts));
+    }
+    let headers: Map<String, Value> =
+        warm.header.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    body.insert("headers".to_owned(), headers.into());
+    body.insert("jobs".to_owned(), warm.jobs.into());
+    let body = Value::Object(body);
+    // What the listener would refuse is refused here, in the same words.
+    warm::parse_request(body.to_string().as_bytes()).map_err(|error| Failure::mendable(&error))?;
+    let mut ended = false;
+    let asked = admin.ask_for_lines("/warm", &body, |line| ended |= progress.take(&line));
+    progress.clear();
+    asked.map_err(|error| with(error.into(), progress))?;
+    if ended {
+        Ok(())
+    } else {
+        Err(with(Failure::Other("the running program ended in the middle".to_owned()), progress))
+    }
+}
+
+/// What was done before it failed stays done.
+fn with(failure: Failure, progress: &Progress) -> Failure {
+    match failure {
+        Failure::Other(reason) => Failure::Other(format!("{reason}; so far {}", progress.counts())),
+        mendable => mendable,
+    }
+}
+
+/// What is shown while it goes on.
+#[derive(Default)]
+struct Progress {
+    tally: Tally,
+    json: bool,
+    terminal: bool,
+    bar: Option<String>,
+    drawn: Option<std::time::Instant>,
+}
+
+impl Progress {
+    /// A line of the answer; whether it was the last.
+    fn take(&mut self, line: &Value) -> bool {
+        if line.get("done").is_some() {
+            return true;
+        }
+        let bytes = line["bytes"].as_u64().unwrap_or(0);
+        match line["result"].as_str() {
+            Some("fetched") => self.tally.count(&Ok(warm::Kept { fetched: true, bytes })),
+            Some("fresh") => self.tally.count(&Ok(warm::Kept { fetched: false, bytes })),
+            Some("failed") if !self.json => {
+                let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+                self.failed(&text("url"), &text("because"));
+            }
+            Some("failed") => self.tally.failed += 1,
+            _ => {}
+        }
+        if self.json && line.get("progress").is_none() {
+            say(&line.to_string());
+        }
+        self.draw();
+        false
+    }
+
+    fn failed(&mut self, what: &str, why: &str) {
+        self.tally.failed += 1;
+        self.clear();
+        if self.json {
+            say(&json!({ "url": what, "result": "failed", "because": why }).to_string());
+        } else {
+            complain(&format!("{}: {}", escaped(what), escaped(why)));
+        }
+    }
+
+    fn counts(&self) -> String {
+        let Tally { fetched, fresh, failed, bytes } = self.tally;
+        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        format!("{fetched} fetched ({}), {fresh} fresh{failed}", ByteSize(bytes))
+    }
+
+    fn draw(&mut self) {
+        // Ten times a second is as often as anyone looks.
+        let due = self.drawn.is_none_or(|drawn| drawn.elapsed().as_millis() >= 100);
+        if !self.terminal || !due {
+            return;
+        }
+        self.drawn = Some(std::time::Instant::now());
+        let mut stderr = io::stderr();
+        let _ = write!(stderr, "\r\x1b[K{}{}", self.counts(), self.bar.as_deref().unwrap_or_default());
+        let _ = stderr.flush();
+    }
+
+    fn clear(&mut self) {
+        if self.terminal && self.drawn.take().is_some() {
+            let mut stderr = io::stderr();
+            let _ = write!(stderr, "\r\x1b[K");
+            let _ = stderr.flush();
+        }
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        self.clear();
+        if self.json {
+            say(&json!({ "done": self.tally }).to_string());
+        } else {
+            say(&self.counts());
+        }
+        match self.tally.failed {
+            0 => Ok(()),
+            failed => Err(Failure::Other(format!("{failed} could not be warmed"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_add_up() {
+        let mut progress = Progress { json: false, ..Progress::default() };
+        for line in [
+            json!({ "url": "a", "result": "fetched", "bytes": 1000 }),
+            json!({ "url": "b", "result": "fresh", "bytes": 7 }),
+            json!({ "progress": { "fetched": 1, "fresh": 1, "failed": 0, "bytes": 1000 } }),
+            json!({ "url": "c", "result": "failed", "because": "x" }),
+        ] {
+            assert!(!progress.take(&line));
+        }
+        assert!(progress.take(&json!({ "done": {} })));
+        assert_eq!(progress.tally, Tally { fetched: 1, fresh: 1, failed: 1, bytes: 1000 });
+        assert!(progress.counts().ends_with("1 fresh, 1 failed"), "{}", progress.counts());
+        assert!(matches!(progress.end(), Err(Failure::Other(_))));
+    }
+}

@@ -1,0 +1,93 @@
+//! What is fetched into the cache before somebody asks for it: lists, sitemaps and what an origin has, some at a time, each as a
+//! GET of the operator's own on the path that clients' requests take (`one.rs`).
+//!
+//! It is a stream: what comes next is fetched as what was fetched is told, nothing is collected, and all of it ends with who
+//! listens.
+
+mod one;
+mod sources;
+mod step;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use http::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Proxy;
+use crate::warm::{Order, Told, Wanted};
+
+pub(super) use one::{NotKept, one};
+pub(super) use sources::path_of;
+pub(super) use step::Expected;
+
+/// Warm-ups under way.
+const JOBS_MOST: usize = 16;
+
+/// Who may warm up.
+#[derive(Debug)]
+pub(super) struct Jobs(Arc<Semaphore>);
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(JOBS_MOST)))
+    }
+}
+
+/// A warm-up under way: what becomes of each thing, as it is known. It ends when this is dropped.
+pub type Warming = BoxStream<'static, Told>;
+
+/// Something of a list.
+#[derive(Debug)]
+enum Item {
+    /// To be fetched.
+    Wanted(Wanted),
+    /// It cannot be.
+    Bad(Told),
+}
+
+impl Proxy {
+    /// Warm-ups under way.
+    pub fn warm_ups(&self) -> usize {
+        JOBS_MOST - self.warming.0.available_permits()
+    }
+
+    /// Begins a warm-up; none if too many are under way.
+    pub fn warm(self: &Arc<Self>, order: Order) -> Option<Warming> {
+        let permit = Arc::clone(&self.warming.0).try_acquire_owned().ok()?;
+        let (jobs, headers) = (order.jobs.max(1), order.headers.clone());
+        let items = sources::of(Arc::clone(self), order);
+        Some(all(Arc::clone(self), items, headers, jobs, permit).boxed())
+    }
+}
+
+fn all(
+    proxy: Arc<Proxy>,
+    items: impl stream::Stream<Item = Item> + Send + 'static,
+    headers: HeaderMap,
+    jobs: usize,
+    permit: OwnedSemaphorePermit,
+) -> impl stream::Stream<Item = Told> + Send + 'static {
+    let headers = Arc::new(headers);
+    let each = move |item: Item| {
+        let (proxy, headers) = (Arc::clone(&proxy), Arc::clone(&headers));
+        async move {
+            let told = match item {
+                Item::Bad(told) => told,
+                Item::Wanted(wanted) => {
+                    let outcome = one(&proxy, &wanted, &headers, Duration::ZERO, None).await.map_err(|not| not.why);
+                    Told { url: wanted.url(), outcome }
+                }
+            };
+            match &told.outcome {
+                Ok(kept) if kept.fetched => _ = proxy.metrics.warmed.inc(),
+                Ok(_) => {}
+                Err(_) => _ = proxy.metrics.not_warmed.inc(),
+            }
+            told
+        }
+    };
+    items.map(each).buffer_unordered(jobs).inspect(move |_| _ = &permit)
+}
