@@ -72,6 +72,25 @@ async fn an_altered_body_breaks_off_and_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_304_and_a_head_change_no_digest() {
+    let empty = sha256("");
+    let origin = Origin::answering(move |seen: &Seen| {
+        let of = |digest: &str| {
+            ok("hello").cache_control("max-age=0").etag("\"1\"").conditional().header("repr-digest", digest)
+        };
+        let is_first = seen.header("if-none-match").is_empty() && seen.method != "HEAD";
+        if is_first { of(&sha256("hello")) } else { of(&empty) }
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin)).await;
+    host.get("/a").await.expect(200, "hello").header("repr-digest", &sha256("hello"));
+    host.get("/a").await.expect(200, "hello").header("repr-digest", &sha256("hello"));
+    host.call("HEAD", "/a").send().await.status(200);
+    host.get("/a").await.expect(200, "hello").header("repr-digest", &sha256("hello"));
+    assert!(origin.requests() > 1, "it was asked again");
+}
+
+#[tokio::test]
 async fn what_is_no_digest_checks_nothing_and_is_passed_on() {
     let origin = Origin::serving("/a", whole("hello", "sha-256=1, md5=:AAAA:")).await;
     let host = Host::with(vhost("a.test").origin(&origin)).await;

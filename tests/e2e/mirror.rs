@@ -123,7 +123,7 @@ async fn what_a_bucket_tells_counts_at_once() {
         record("ObjectCreated:Put", "other/x")] });
     let enveloped = json!({ "Type": "Notification", "Message": records.to_string() });
     let answer = host.admin("POST", "/events").body(enveloped.to_string()).send().await;
-    assert_eq!(answer.status(200).json(), json!({ "events": 3, "purged": 5, "fetching": 1, "ignored": 0 }));
+    assert_eq!(answer.status(200).json(), json!({ "events": 3, "purged": 5, "fetching": 2, "ignored": 0 }));
     host.get("/c").await.status(404);
     host.get_from("x.b.test", "/my/a%20b").await.expect(200, "two");
     host.get_until("/a%20b", |answer| answer.text() == "two" && answer.cache_status().iter().any(|said| said == "hit"))
@@ -149,6 +149,23 @@ async fn a_bucket_that_is_larger_than_the_cache_is_kept_as_far_as_there_is_room(
     let again = s3.seen().iter().filter(|seen| !seen.key.is_empty()).count();
     assert_eq!(again, 0, "nothing is fetched over and over");
     host.get("/00").await.status(200).cache("hit");
+}
+
+#[tokio::test]
+async fn what_has_no_room_does_not_keep_the_rest_out() {
+    let s3 = S3Server::with_bucket("site").await;
+    s3.put("site", "a-large", object(generated(1, 30 << 20)));
+    s3.put("site", "b-live", object(generated(2, 8 << 20)).cache_control("no-store"));
+    (0..5).for_each(|number| s3.put("site", &format!("small/{number}"), object("small")));
+    let mirror = json!({ "interval": "1s" });
+    let a = vhost("a.test").origin(&s3.bucket("site")).set("ttl", "1h").set("cache_disk", "10MB");
+    let host = Host::with(a.set("mirror", mirror)).await;
+    listed(&host).await;
+    let status = listed(&host).await;
+    assert_eq!((&status["objects"], &status["left_out"]), (&json!(7), &json!(2)), "{status}");
+    for number in 0..5 {
+        host.get(&format!("/small/{number}")).await.expect(200, "small").cache("hit");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use http_body::Frame;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::warm::{Tally, Told};
@@ -15,8 +16,14 @@ use crate::warm::{Tally, Told};
 /// Between two lines that say how far it is: who waits for a large file sees that there is somebody.
 const BEAT: Duration = Duration::from_secs(5);
 
+/// Who reads nothing for so long is gone, whatever his connection says: others wait for the place.
+const READS_WITHIN: Duration = Duration::from_secs(60);
+/// Things that are told and not read yet.
+const UNREAD: usize = 64;
+
 struct State {
-    told: Option<BoxStream<'static, Told>>,
+    /// None in it is the end.
+    told: Option<mpsc::Receiver<Option<Told>>>,
     tally: Tally,
     beat: Interval,
 }
@@ -25,11 +32,11 @@ struct State {
 pub(super) fn lines(told: BoxStream<'static, Told>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let state = State { told: Some(told), tally: Tally::default(), beat };
+    let state = State { told: Some(handed_on(told)), tally: Tally::default(), beat };
     stream::unfold(state, |mut state| async move {
         let told = state.told.as_mut()?;
         let value = tokio::select! {
-            next = told.next() => match next {
+            next = told.recv() => match next? {
                 Some(told) => {
                     state.tally.count(&told.outcome);
                     told.json()
@@ -43,6 +50,24 @@ pub(super) fn lines(told: BoxStream<'static, Told>) -> impl Stream<Item = Result
         };
         Some((Ok(frame(&value)), state))
     })
+}
+
+/// Goes on by itself as long as there is a reader.
+fn handed_on(mut told: BoxStream<'static, Told>) -> mpsc::Receiver<Option<Told>> {
+    let (sender, receiver) = mpsc::channel(UNREAD);
+    tokio::spawn(async move {
+        loop {
+            let next = tokio::select! {
+                next = told.next() => next,
+                () = sender.closed() => return,
+            };
+            let is_last = next.is_none();
+            if sender.send_timeout(next, READS_WITHIN).await.is_err() || is_last {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 fn frame(value: &Value) -> Frame<Bytes> {

@@ -88,8 +88,11 @@ impl Shared {
         now >= until || until.since(now) > DISK_PAUSE
     }
 
-    /// Whether a body of this size is within the budget of a host.
-    pub fn host_takes(&self, host: &str, size: u64) -> bool {
+    /// The same for a body of a host, whose budget it must fit too.
+    pub fn disk_takes_of(&self, host: &str, size: u64) -> bool {
+        if !self.disk_takes(size) {
+            return false;
+        }
         let disk = self.disk.load();
         let budget = disk.as_ref().and_then(|disk| disk.hosts.of(host)?.budget);
         budget.is_none_or(|budget| size <= budget)

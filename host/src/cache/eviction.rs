@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::disk::{Disk, DiskError};
-use super::entry::EntryBody;
+use super::entry::{Entry, EntryBody};
 use super::index::schema::{self, RecencyRecord};
 use super::index::{Change, Column};
 use super::shared::Shared;
@@ -18,10 +18,13 @@ use crate::telemetry::metrics::SiteLabels;
 const TARGET_PERCENT: u64 = 97;
 /// Entries evicted before other housekeeping has its turn.
 const ROUND: usize = 256;
+/// Entries brought back at once: where the disk is smaller than memory, it is not written over again and again.
+const BROUGHT_BACK: usize = 256;
 
 /// Blocking: writes down what was used.
-pub(super) fn flush_uses(shared: &Shared) {
+pub(super) fn flush_uses(shared: &Arc<Shared>) {
     let noted = shared.take_noted();
+    let mut brought_back = 0;
     let Some(disk) = shared.disk.load_full().filter(|_| shared.disk_takes(0)) else {
         noted.iter().for_each(|slot| slot.noted.store(false, Ordering::Relaxed));
         return;
@@ -34,9 +37,12 @@ pub(super) fn flush_uses(shared: &Shared) {
             let uses = slot.uses.swap(0, Ordering::Relaxed);
             let entry = &slot.entry;
             let full_key = schema::full_key(entry.key.as_bytes(), &entry.variant.0);
-            // Only what is in the index; an entry that was evicted or replaced must not come back as a use.
+            // Of what is in the index; an entry that was replaced must not come back as a use.
             let Some(record) = shared.counted(disk.recency(&full_key)).flatten().filter(|old| old.id == entry.id)
             else {
+                if uses > 0 && brought_back < BROUGHT_BACK && bring_back(shared, entry) {
+                    brought_back += 1;
+                }
                 continue;
             };
             let size = match &entry.body {
@@ -51,6 +57,13 @@ pub(super) fn flush_uses(shared: &Shared) {
             shared.written(disk.index.write(changes, false).map_err(DiskError::from));
         }
     }
+}
+
+/// Blocking: writes down again what was evicted from the disk while memory served it. A restart shall find what is asked for.
+fn bring_back(shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
+    matches!(&entry.body, EntryBody::Inline(bytes) if shared.disk_takes_of(entry.key.host(), bytes.len() as u64))
+        && shared.hot.holds(entry)
+        && shared.commit(entry)
 }
 
 /// Blocking: evicts some entries of hosts that are over their budgets, and if the disk is over its own. Returns whether there is

@@ -46,6 +46,7 @@ pub mod vary;
 mod victims;
 mod worth;
 mod writer;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -263,10 +264,10 @@ impl Cache {
         self.shared.pins.set(judge);
     }
 
-    /// Says whether what is pinned takes more of the disk than it may: then there is nothing that is kept in any case. Tells whether
-    /// it did before.
-    pub fn set_pins_over(&self, over: bool) -> bool {
-        self.shared.pins.set_over(over)
+    /// Says how much of the disk is pinned, and whether that is more than it may be: then there is nothing that is kept in any case.
+    /// Tells whether it was before.
+    pub fn set_pins_over(&self, bytes: u64, over: bool) -> bool {
+        self.shared.pins.set_over(bytes, over)
     }
 
     /// Forgets one entry and its body.

@@ -6,7 +6,7 @@
 //! else is taken again, and when samples are in vain the column is walked, a part at a time, until something else is found.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ pub(super) struct Pins {
     judge: ArcSwapOption<PinJudge>,
     /// They take more than their share.
     over: AtomicBool,
+    /// Of the disk, as they were last counted.
+    bytes: AtomicU64,
     /// Where a walk stands, and how often it came to the end since it found something that is not pinned.
     pub walk: Mutex<(RecencyKey, u32)>,
 }
@@ -39,7 +41,12 @@ impl Pins {
         *self.walk.lock() = Default::default();
     }
 
-    pub fn set_over(&self, over: bool) -> bool {
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn set_over(&self, bytes: u64, over: bool) -> bool {
+        self.bytes.store(bytes, Ordering::Relaxed);
         self.over.swap(over, Ordering::Relaxed)
     }
 

@@ -32,6 +32,7 @@ mod purging;
 mod reference;
 mod rig;
 mod scrubbing;
+mod survey;
 mod variants;
 
 use rig::{Rig, bytes, head, key, read};

@@ -8,8 +8,23 @@ use std::sync::atomic::Ordering;
 
 use super::shared::Shared;
 
-/// Of what may be kept on disk, a part: what bodies that are coming take together. One that comes alone may take all.
+/// Of what may be kept on disk, or of a host's budget, a part: what bodies that are coming take together.
 const PART: u64 = 2;
+/// ... and so much in any case, however much is pinned.
+const LEAST_PART: u64 = 10;
+
+impl Shared {
+    /// What a body of this host may take that is coming. It evicts nothing that is pinned, and not all else: who asks for one large
+    /// object must not be able to empty the disk.
+    pub(super) fn most_unfinished(&self, host: &str) -> u64 {
+        let limit = self.disk_limit();
+        let unpinned = limit.saturating_sub(self.pins.bytes());
+        let all = (limit / PART).min(unpinned).max(limit / LEAST_PART);
+        let disk = self.disk.load();
+        let own = disk.as_ref().and_then(|disk| disk.hosts.of(host)?.budget);
+        own.map_or(all, |own| all.min(own / PART))
+    }
+}
 
 /// What one of them has taken.
 pub(super) struct Unfinished {
@@ -23,11 +38,15 @@ impl Unfinished {
     }
 
     /// Takes some more, if there is so much.
-    pub fn take(&mut self, bytes: u64) -> bool {
-        let most = self.shared.disk_limit() / PART;
+    pub fn take(&mut self, host: &str, bytes: u64) -> bool {
+        let most = self.shared.most_unfinished(host);
+        // Others may be of hosts with more.
+        let all_most = (self.shared.disk_limit() / PART).max(most);
+        if self.bytes + bytes > most {
+            return false;
+        }
         let all = &self.shared.unfinished_bytes;
-        // All there is may be its own.
-        let fits = |before: u64| (before <= self.bytes || before + bytes <= most).then_some(before + bytes);
+        let fits = |before: u64| (before + bytes <= all_most).then_some(before + bytes);
         let is_taken = all.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
         if is_taken {
             self.bytes += bytes;

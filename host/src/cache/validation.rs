@@ -8,7 +8,7 @@ use http::header::{
 
 use super::control::ResponseDirectives;
 use super::storable;
-use crate::semantics::digest::CONTENT_DIGEST;
+use crate::semantics::digest::{CONTENT_DIGEST, REPR_DIGEST};
 use crate::semantics::etag::EntityTag;
 use crate::semantics::{date, hop_by_hop};
 
@@ -42,6 +42,10 @@ pub fn freshened(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     hop_by_hop::strip(&mut update);
     for name in &UNCHANGED {
         update.remove(name);
+    }
+    // The one that is kept was held against the body when that came.
+    if stored.contains_key(REPR_DIGEST) {
+        update.remove(REPR_DIGEST);
     }
     if !storable::gives_life(&update) {
         update.remove(SET_COOKIE);

@@ -179,7 +179,8 @@ impl Writer {
 
     /// Whether there is room on the disk for some bytes more, which are taken then.
     async fn takes_room(&mut self, bytes: u64) -> bool {
-        if !self.on_disk.take(bytes) {
+        let host = key::host_of(&self.body.full_key);
+        if !self.on_disk.take(host, bytes) {
             return false;
         }
         let fits = self.shared.room_for(self.host(), bytes).await;
@@ -196,7 +197,9 @@ impl Writer {
         let complete = self.body.is_sliceable() || !self.progress.lost.load(Ordering::Acquire);
         let doomed = self.body.doomed.load(Ordering::Acquire);
         let size = self.body.size().unwrap_or(self.position);
-        let fits = self.shared.disk_takes(size) && self.shared.host_takes(self.host(), size);
+        let fits = self.shared.disk_takes_of(self.host(), size)
+            // What cannot be fetched in parts is of no use in part.
+            && (self.body.is_sliceable() || size <= self.shared.most_unfinished(self.host()));
         recorded && complete && !purged && !doomed && fits
     }
 
@@ -336,7 +339,7 @@ impl Writer {
         }
         self.shared.show(&complete);
         let shared = self.shared.clone();
-        let takes = self.shared.disk_takes(INLINE_BYTES) && self.shared.host_takes(self.host(), self.position);
+        let takes = self.shared.disk_takes_of(self.host(), self.position);
         if takes && self.shared.room_for(self.host(), self.position).await {
             let to_commit = complete.clone();
             // Memory has it in any case; a disk that does not take it is counted there.

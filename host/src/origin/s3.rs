@@ -410,7 +410,8 @@ fn describes_object(name: &HeaderName) -> bool {
                 || own == "version-id"
                 || own == "website-redirect-location"
         }
-        None => name != "server",
+        // Nothing that it could vary by is passed on: all would be the same.
+        None => name != "server" && name != "vary",
     }
 }
 

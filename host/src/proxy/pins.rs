@@ -99,7 +99,7 @@ impl Proxy {
         drop(status);
         self.metrics.cache_pinned_bytes.set(bytes.cast_signed());
         self.metrics.cache_pinned_entries.set(entries.cast_signed());
-        if self.cache.set_pins_over(over) != over {
+        if self.cache.set_pins_over(bytes, over) != over {
             if over {
                 tracing::warn!(
                     bytes,

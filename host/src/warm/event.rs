@@ -18,7 +18,7 @@ const KEY_BYTES: usize = 1024;
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is new, or another one than before.
+    /// It is new, or another one than before, or one version of it is gone.
     Created,
     /// It is gone.
     Removed,
@@ -128,6 +128,13 @@ impl Events {
         let name = name.strip_prefix("s3:").unwrap_or(name);
         let change = match name.split(':').next() {
             Some("ObjectCreated" | "ObjectRestore") => Change::Created,
+            // A version that is named is one of some: what is left shows when it is asked for.
+            Some("ObjectRemoved" | "LifecycleExpiration")
+                if name.ends_with(":Delete")
+                    && record.pointer("/s3/object/versionId").is_some_and(Value::is_string) =>
+            {
+                Change::Created
+            }
             Some("ObjectRemoved" | "LifecycleExpiration") => Change::Removed,
             _ => return self.ignored += 1,
         };

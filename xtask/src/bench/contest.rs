@@ -16,7 +16,7 @@ pub struct Turns {
     pub rounds: u32,
     /// How long each time.
     #[arg(long, default_value_t = 4)]
-    seconds: u64,
+    pub seconds: u64,
     /// Connections at once.
     #[arg(long, default_value_t = 64)]
     pub connections: u32,

@@ -9,6 +9,7 @@ mod hosts;
 mod idle;
 mod load;
 mod programs;
+mod scale;
 mod sites;
 mod soak;
 mod tls;
@@ -30,6 +31,8 @@ pub enum Bench {
     Tls(tls::Options),
     /// Hit ratios of the cache's policy beside exact LRU and S3-FIFO, simulated on traces with scans.
     Eviction(eviction::Options),
+    /// What ten million entries cost beside ten thousand: start, hits, the index, memory, purges and disk.
+    Scale(scale::Options),
     /// Memory: over hits and over misses, and while one huge object is fetched once for many clients.
     Soak(soak::Options),
 }
@@ -63,6 +66,7 @@ pub fn run(bench: &Bench, workspace: &Workspace) -> Result<()> {
         Bench::Eviction(options) => eviction::run(options),
         Bench::Hit(options) => hit::run(options, workspace),
         Bench::Tls(options) => tls::run(options, workspace),
+        Bench::Scale(options) => scale::run(options, workspace),
         Bench::Soak(options) => soak::run(options, workspace),
     }
 }

@@ -157,6 +157,12 @@ impl Program {
         }
     }
 
+    /// Kills it.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Interrupts it, waits until it has ended, and gives what it printed.
     pub fn interrupt(mut self, folder: &Folder) -> Result<String> {
         cargo::succeed(Command::new("kill").args(["-INT", &self.child.id().to_string()]))?;

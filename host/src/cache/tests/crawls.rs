@@ -285,3 +285,30 @@ async fn a_crawl_over_large_bodies_leaves_the_hot_ones_in_memory() {
     }
     assert!(hits * 100 >= asked * 90, "{hits} of {asked}");
 }
+
+#[tokio::test]
+async fn what_the_disk_evicted_and_memory_serves_is_written_down_again() {
+    let rig = Rig::new();
+    for path in ["/used", "/idle"] {
+        assert!(rig.keep(path, &bytes(2000)).await);
+        assert!(rig.get(path).await.is_some());
+    }
+    rig.settle().await;
+    eviction::flush_uses(&rig.cache.shared);
+    let on_disk = |path: &str| rig.index.get(Column::Entries, &schema::full_key(key(path).as_bytes(), &[])).unwrap();
+    for path in ["/used", "/idle"] {
+        let id = schema::EntryRecord::decode(&on_disk(path).unwrap()).and_then(|record| record.entry).unwrap().id;
+        let disk = rig.cache.shared.disk.load_full().unwrap();
+        disk.remove(&schema::full_key(key(path).as_bytes(), &[]), id).unwrap();
+        assert!(on_disk(path).is_none());
+    }
+    assert!(rig.get("/used").await.is_some());
+    eviction::flush_uses(&rig.cache.shared);
+    assert!(on_disk("/used").is_some() && on_disk("/idle").is_none());
+    // What was purged meanwhile stays away.
+    let scope = purges::PurgeScope::Path { host: "a.test".into(), path: "/idle".into() };
+    assert!(rig.get("/idle").await.is_some());
+    rig.cache.purge(scope).await.unwrap();
+    eviction::flush_uses(&rig.cache.shared);
+    assert!(on_disk("/idle").is_none());
+}

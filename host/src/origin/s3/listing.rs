@@ -62,7 +62,10 @@ impl S3Origin {
         self.see_bucket();
         let read =
             read(&document).map_err(|reason| self.broken(format!("its list of keys cannot be read: {reason}")))?;
-        let next = match (read.truncated, read.token) {
+        // Taken for whole, a part of a list would have the rest removed.
+        let truncated =
+            read.truncated.ok_or_else(|| self.broken("its list of keys does not say whether it is all".to_owned()))?;
+        let next = match (truncated, read.token) {
             (false, _) => None,
             (true, Some(token)) if Some(&token) == before.as_ref() => {
                 return Err(self.broken("its list of keys goes on where it was".to_owned()));
@@ -78,7 +81,7 @@ impl S3Origin {
 struct Read {
     listed: Vec<Listed>,
     left_out: u64,
-    truncated: bool,
+    truncated: Option<bool>,
     token: Option<String>,
 }
 
@@ -110,7 +113,7 @@ fn read(document: &[u8]) -> Result<Read, String> {
                 let names: Vec<&[u8]> = way.iter().map(Vec::as_slice).collect();
                 let value = std::mem::take(&mut text);
                 match names.as_slice() {
-                    [b"ListBucketResult", b"IsTruncated"] => read.truncated = value.trim() == "true",
+                    [b"ListBucketResult", b"IsTruncated"] => read.truncated = Some(value.trim() == "true"),
                     [b"ListBucketResult", b"NextContinuationToken"] => read.token = Some(value),
                     [b"ListBucketResult", b"EncodingType"] => encoded = value.trim() == "url",
                     [b"ListBucketResult", b"Contents", b"Key"] => raw.key = value,
@@ -120,7 +123,7 @@ fn read(document: &[u8]) -> Result<Read, String> {
                     [b"ListBucketResult", b"Contents"] => raws.push(std::mem::take(&mut raw)),
                     [b"ListBucketResult"] => {
                         for raw in raws {
-                            match listed(raw, encoded) {
+                            match listed(raw, encoded)? {
                                 Some(listed) => read.listed.push(listed),
                                 None => read.left_out += 1,
                             }
@@ -147,22 +150,26 @@ fn read(document: &[u8]) -> Result<Read, String> {
     }
 }
 
-/// None for what no request can name.
-fn listed(raw: Raw, encoded: bool) -> Option<Listed> {
+/// None for what no request can name. The error is that of a list that does not say what it should.
+fn listed(raw: Raw, encoded: bool) -> Result<Option<Listed>, String> {
     let key = if encoded {
         // As forms encode: AWS writes a space as a plus sign, and a plus sign as %2B.
         let spaced = raw.key.replace('+', " ");
-        percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?.into_owned()
+        match percent_encoding::percent_decode_str(&spaced).decode_utf8() {
+            Ok(key) => key.into_owned(),
+            Err(_) => return Ok(None),
+        }
     } else {
         raw.key
     };
     if key.is_empty() || key.len() > MAX_KEY {
-        return None;
+        return Ok(None);
     }
     let modified = raw.modified.trim().parse::<Timestamp>().ok().and_then(|at| u64::try_from(at.as_second()).ok());
-    let size = raw.size.trim().parse().ok()?;
+    let size = raw.size.trim().parse();
+    let size = size.map_err(|_| format!("the size of {key:?} is {:?}, which is no number of bytes", raw.size))?;
     let etag = Some(raw.etag.trim().to_owned()).filter(|etag| !etag.is_empty());
-    Some(Listed { path: format!("/{key}"), size, etag, modified })
+    Ok(Some(Listed { path: format!("/{key}"), size, etag, modified }))
 }
 
 #[cfg(test)]
@@ -190,7 +197,7 @@ mod tests {
             etag: Some("\"fba9\"".to_owned()),
             modified: Some(1_255_369_830),
         };
-        assert_eq!((read.listed, read.left_out, read.truncated), (vec![one], 1, true));
+        assert_eq!((read.listed, read.left_out, read.truncated), (vec![one], 1, Some(true)));
         assert_eq!(read.token.as_deref(), Some("1ue&GcxLPRx1Tr/XYExHnhbYLgveDs2J/wm36Hy4vbOwM="));
     }
 

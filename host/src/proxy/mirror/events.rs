@@ -70,10 +70,12 @@ impl Proxy {
             }
             let Some(name) = name_of(host).filter(|_| host.settings.mirror.is_some()) else { continue };
             let mirror = self.mirrors.of(name);
-            for (path, change) in paths {
-                if change == Change::Created
-                    && let Ok(wanted) = item(Some(name), &target::encode_path(&path))
-                {
+            // Of what is said to be gone too: an older version may be meant, or a newer one have come. A page of a folder goes with
+            // the folder's marker, and may still be there.
+            let pages =
+                paths.iter().filter(|(path, _)| path.ends_with('/')).map(|(path, _)| format!("{path}index.html"));
+            for path in paths.iter().map(|(path, _)| path.clone()).chain(pages) {
+                if let Ok(wanted) = item(Some(name), &target::encode_path(&path)) {
                     soon.push((Arc::clone(&mirror), wanted));
                 }
             }

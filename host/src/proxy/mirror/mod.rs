@@ -66,6 +66,8 @@ struct State {
     begun: Option<Instant>,
     /// Something was missed: it is listed again at once.
     due: bool,
+    /// Bytes of what is to be kept.
+    wanted_bytes: u64,
     unkept: HashSet<u64>,
     /// When they began to be collected.
     unkept_since: Option<Instant>,
@@ -140,10 +142,10 @@ impl Mirrors {
         Arc::clone(mirror)
     }
 
-    /// Bytes of all but one.
+    /// Bytes that all but one are to keep.
     fn bytes_of_others(&self, name: &str) -> u64 {
         let hosts = self.hosts.lock();
-        hosts.iter().filter(|(other, _)| *other != name).map(|(_, mirror)| mirror.status.lock().bytes).sum()
+        hosts.iter().filter(|(other, _)| *other != name).map(|(_, mirror)| mirror.state.lock().wanted_bytes).sum()
     }
 }
 

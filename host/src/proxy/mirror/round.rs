@@ -37,11 +37,16 @@ struct Page {
     path: String,
 }
 
+/// Pages without anything of use, one after the other, that are read of a list.
+const EMPTY_PAGES_MOST: u32 = 1000;
+
 /// What is counted while it goes on.
 #[derive(Default)]
 struct Sums {
     objects: u64,
     bytes: u64,
+    /// Of those that are to be kept.
+    wanted_bytes: u64,
     failed: u64,
     left_out: u64,
     /// Bytes for which there was no room.
@@ -59,6 +64,7 @@ pub(super) async fn round(proxy: &Arc<Proxy>, host: &Arc<VirtualHost>, mirror: &
         .saturating_sub(proxy.mirrors.bytes_of_others(name));
     let own = host.settings.cache_disk_bytes.map(|bytes| bytes / 100 * SHARE_PERCENT);
     let room = own.map_or(for_all, |own| own.min(for_all));
+    let mut empty_pages = 0;
     let mut sums = Sums::default();
     let mut elsewhere = BTreeMap::new();
     let mut last: Option<String> = None;
@@ -74,8 +80,13 @@ pub(super) async fn round(proxy: &Arc<Proxy>, host: &Arc<VirtualHost>, mirror: &
         let page = host.origin.list(place, false).await.map_err(|error| format!("the listing breaks off: {error}"))?;
         sums.left_out += page.left_out;
         let mut listed: Vec<(String, Listed)> = Vec::with_capacity(page.listed.len());
+        let mut markers = Vec::new();
         for one in page.listed {
-            let Some(path) = path_of(&host.settings.prefix, &one.path, one.size) else { continue };
+            let Some(path) = path_of(&host.settings.prefix, &one.path, one.size) else {
+                // It stands for a folder. Nobody need have it, but it is there.
+                markers.extend(path_of(&host.settings.prefix, &one.path, 1).map(str::to_owned));
+                continue;
+            };
             let before = listed.last().map(|(path, _)| path.as_str()).or(last.as_deref());
             if before.is_some_and(|before| before >= path) {
                 return Err("the listing is not in the order of its keys: nothing can be held against it".to_owned());
@@ -85,13 +96,15 @@ pub(super) async fn round(proxy: &Arc<Proxy>, host: &Arc<VirtualHost>, mirror: &
         sums.objects += listed.len() as u64;
         let mut wanted = Vec::with_capacity(listed.len());
         for (path, one) in &listed {
-            sums.bytes += one.size;
+            sums.bytes = sums.bytes.saturating_add(one.size);
             if target::check_path(path).is_err() || mirror.is_unkept(version_of(path, one)) {
                 sums.left_out += 1;
-            } else if sums.bytes > room {
+            } else if one.size > room.saturating_sub(sums.wanted_bytes) {
+                // What is smaller may fit.
                 sums.left_out += 1;
-                sums.too_much += one.size;
+                sums.too_much = sums.too_much.saturating_add(one.size);
             } else {
+                sums.wanted_bytes += one.size;
                 wanted.push((path.clone(), one.clone()));
             }
         }
@@ -116,6 +129,7 @@ pub(super) async fn round(proxy: &Arc<Proxy>, host: &Arc<VirtualHost>, mirror: &
                     if lasting {
                         mirror.note_unkept(version_of(&path, &one));
                         sums_of_page.left_out += 1;
+                        sums_of_page.wanted_bytes -= one.size;
                     } else {
                         sums_of_page.failed += 1;
                         sums_of_page.first_failure.get_or_insert(format!("{path}: {why}"));
@@ -128,13 +142,18 @@ pub(super) async fn round(proxy: &Arc<Proxy>, host: &Arc<VirtualHost>, mirror: &
         if page.next.is_some() && end.is_none() {
             // A page of nothing that is of use: the next one has the range.
             next = page.next;
+            empty_pages += 1;
+            if empty_pages > EMPTY_PAGES_MOST {
+                return Err("the listing goes on and on without an object".to_owned());
+            }
             continue;
         }
+        empty_pages = 0;
         let is_empty = sums.objects == 0 && page.next.is_none();
         let stretch = Stretch {
             after: last.as_deref(),
             to: end.as_deref(),
-            listed: listed.iter().map(|(path, _)| path.as_str()).collect(),
+            listed: listed.iter().map(|(path, _)| path).chain(&markers).map(String::as_str).collect(),
             is_empty,
             at,
         };
@@ -144,11 +163,20 @@ pub(super) async fn round(proxy: &Arc<Proxy>, host: &Arc<VirtualHost>, mirror: &
         next = page.next;
     }
     ask_about(proxy, host, name, elsewhere, mirror).await?;
+    // What only memory has is in no stretch; its next use asks.
+    purge(
+        proxy,
+        name,
+        proxy.cache.paths_in_memory_alone(name, began).await,
+        PurgeMode::soft(proxy.clock.now()),
+        mirror,
+    )
+    .await?;
     tell(mirror, &sums);
     mirror.status.lock().listed_at = Some(began.as_secs());
     match sums {
         Sums { too_much: 1.., .. } => Err(format!(
-            "there are {} bytes more than {SHARE_PERCENT} % of the disk budget, which are left out",
+            "{} bytes are left out: they do not fit into {SHARE_PERCENT} % of the disk budget",
             sums.too_much
         )),
         Sums { failed: failed @ 1.., first_failure, .. } => {
@@ -162,6 +190,8 @@ fn tell(mirror: &Mirror, sums: &Sums) {
     let mut status = mirror.status.lock();
     (status.objects, status.bytes) = (sums.objects, sums.bytes);
     (status.failed, status.left_out) = (sums.failed, sums.left_out);
+    drop(status);
+    mirror.state.lock().wanted_bytes = sums.wanted_bytes;
 }
 
 /// Sees to one object. Whether it was fetched.

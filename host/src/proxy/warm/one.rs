@@ -100,6 +100,14 @@ pub(in crate::proxy) async fn one(
         }
         let entry = Arc::clone(entry);
         let read = whole(&mut answer, &entry).await?;
+        if expected.is_some() && !proxy.cache.keep_on_disk(&entry).await {
+            if fetched || read {
+                return Err("there is no room for it on the disk".to_owned().into());
+            }
+            // A large one that only memory has, in part perhaps.
+            proxy.cache.remove(&entry);
+            continue;
+        }
         if is_kept(&answer.carried, &key, &entry).await {
             let bytes = entry_bytes(&entry);
             return Ok(Kept { fetched: fetched || read, bytes });
