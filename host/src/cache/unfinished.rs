@@ -14,15 +14,19 @@ const PART: u64 = 2;
 const LEAST_PART: u64 = 10;
 
 impl Shared {
-    /// What a body of this host may take that is coming. It evicts nothing that is pinned, and not all else: who asks for one large
-    /// object must not be able to empty the disk.
-    pub(super) fn most_unfinished(&self, host: &str) -> u64 {
+    /// What all bodies that are coming may take. They evict nothing that is pinned, and not all else: who asks for one large object
+    /// must not be able to empty the disk.
+    fn most_unfinished(&self) -> u64 {
         let limit = self.disk_limit();
         let unpinned = limit.saturating_sub(self.pins.bytes());
-        let all = (limit / PART).min(unpinned).max(limit / LEAST_PART);
+        (limit / PART).min(unpinned).max(limit / LEAST_PART)
+    }
+
+    /// The same for one of this host.
+    pub(super) fn most_unfinished_of(&self, host: &str) -> u64 {
         let disk = self.disk.load();
         let own = disk.as_ref().and_then(|disk| disk.hosts.of(host)?.budget);
-        own.map_or(all, |own| all.min(own / PART))
+        self.most_unfinished().min(own.map_or(u64::MAX, |own| own / PART))
     }
 }
 
@@ -39,14 +43,12 @@ impl Unfinished {
 
     /// Takes some more, if there is so much.
     pub fn take(&mut self, host: &str, bytes: u64) -> bool {
-        let most = self.shared.most_unfinished(host);
-        // Others may be of hosts with more.
-        let all_most = (self.shared.disk_limit() / PART).max(most);
-        if self.bytes + bytes > most {
+        if self.bytes + bytes > self.shared.most_unfinished_of(host) {
             return false;
         }
+        let most = self.shared.most_unfinished();
         let all = &self.shared.unfinished_bytes;
-        let fits = |before: u64| (before + bytes <= all_most).then_some(before + bytes);
+        let fits = |before: u64| (before + bytes <= most).then_some(before + bytes);
         let is_taken = all.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
         if is_taken {
             self.bytes += bytes;

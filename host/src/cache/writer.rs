@@ -199,7 +199,7 @@ impl Writer {
         let size = self.body.size().unwrap_or(self.position);
         let fits = self.shared.disk_takes_of(self.host(), size)
             // What cannot be fetched in parts is of no use in part.
-            && (self.body.is_sliceable() || size <= self.shared.most_unfinished(self.host()));
+            && (self.body.is_sliceable() || size <= self.shared.most_unfinished_of(self.host()));
         recorded && complete && !purged && !doomed && fits
     }
 

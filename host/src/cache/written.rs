@@ -49,14 +49,14 @@ impl Cache {
         let looking = tokio::task::spawn_blocking(move || {
             let mut entries = Vec::new();
             shared.hot.for_each(|entry| {
-                if entries.len() < PATHS_MOST && entry.key.host() == host && entry.head.timing.response_at < before {
+                if entry.key.host() == host && entry.head.timing.response_at < before {
                     entries.push((entry.key.clone(), entry.variant.clone(), entry.id));
                 }
             });
             let alone = entries.into_iter().filter(|(key, variant, id)| {
                 shared.has_record(&schema::full_key(key.as_bytes(), &variant.0), *id) == Some(false)
             });
-            alone.map(|(key, ..)| key.path_text().into_owned()).collect::<BTreeSet<_>>()
+            alone.take(PATHS_MOST).map(|(key, ..)| key.path_text().into_owned()).collect::<BTreeSet<_>>()
         });
         looking.await.unwrap_or_default().into_iter().collect()
     }

@@ -89,13 +89,6 @@ pub struct NameLabels {
     pub name: String,
 }
 
-/// Label: a host whose bucket or folder is kept whole.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct MirrorLabels {
-    /// Its name.
-    pub host: String,
-}
-
 macro_rules! table {
     ($($field:ident : $type:ty, $name:literal, $help:literal;)*) => {
         /// Every metric, with its handle. Cheap to update, shared by all rooms.
@@ -147,11 +140,11 @@ table! {
     cache_memory_bytes: Gauge, "cache_memory_bytes", "Bytes that the memory tier holds";
     cache_index_reads: Times, "cache_index_read_seconds", "How long the index took to look for what memory did not have";
     cache_evictions: Counter, "cache_evictions", "Entries evicted from disk";
-    cache_host_disk_bytes: Family<SiteLabels, Gauge>, "cache_host_disk_bytes", "The same, by host";
+    cache_host_disk_bytes: Family<SiteLabels, Gauge>, "cache_host_disk_bytes", "Bytes that bodies and inline records take on disk, by host";
     cache_host_disk_budget_bytes: Family<SiteLabels, Gauge>, "cache_host_disk_budget_bytes", "Budgets of hosts on disk, of those that have one";
     cache_host_evictions: Family<SiteLabels, Counter>, "cache_host_evictions", "Entries evicted because their host was over its budget";
     cache_pinned_entries: Gauge, "cache_pinned_entries", "Entries that are pinned or mirrored, as they were last counted";
-    cache_pinned_bytes: Gauge, "cache_pinned_bytes", "Bytes of their bodies";
+    cache_pinned_bytes: Gauge, "cache_pinned_bytes", "Bytes of the bodies that are pinned or mirrored, as they were last counted";
     cache_pinned_evictions: Counter, "cache_pinned_evictions", "Pinned entries that were evicted all the same, since there was nothing else";
     cache_fills: Gauge, "cache_fills_active", "Fills under way";
     cache_corruptions: Counter, "cache_corrupt_pieces", "Records and slices whose checksum did not match: each became a miss";
@@ -164,8 +157,8 @@ table! {
     not_refetched: Counter, "purge_not_refetched", "Entries that were not: the host is gone, the policy or the origin refused, or it cannot be told how they were asked for";
     warmed: Counter, "proxy_warmed", "Things that were fetched into the cache by a warm-up, a pin or a mirror";
     not_warmed: Counter, "proxy_not_warmed", "Things that a warm-up, a pin or a mirror could not get into the cache";
-    mirror_objects: Family<MirrorLabels, Gauge>, "proxy_mirror_objects", "Objects of a mirrored host's bucket or folder, as it was last listed";
-    mirror_bytes: Family<MirrorLabels, Gauge>, "proxy_mirror_bytes", "Bytes of them";
+    mirror_objects: Family<SiteLabels, Gauge>, "proxy_mirror_objects", "Objects of a mirrored host's bucket or folder, as it was last listed";
+    mirror_bytes: Family<SiteLabels, Gauge>, "proxy_mirror_bytes", "Bytes of the objects of a mirrored host's bucket or folder, as it was last listed";
     compressed: Counter, "proxy_compressed", "Compressed forms of kept responses that were made";
     not_compressed: Counter, "proxy_not_compressed", "Compressed forms that were begun and left: not smaller, or not to be kept";
     not_decompressed: Counter, "proxy_not_decompressed", "Responses that were coded as their clients do not take it, and could not be decompressed: 502 if the body is broken or grows beyond measure, 503 if too many were at once";

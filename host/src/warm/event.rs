@@ -128,10 +128,8 @@ impl Events {
         let name = name.strip_prefix("s3:").unwrap_or(name);
         let change = match name.split(':').next() {
             Some("ObjectCreated" | "ObjectRestore") => Change::Created,
-            // A version that is named is one of some: what is left shows when it is asked for.
             Some("ObjectRemoved" | "LifecycleExpiration")
-                if name.ends_with(":Delete")
-                    && record.pointer("/s3/object/versionId").is_some_and(Value::is_string) =>
+                if name.ends_with(":Delete") && is_one_version(record.pointer("/s3/object/versionId")) =>
             {
                 Change::Created
             }
@@ -150,6 +148,12 @@ impl Events {
     fn event_bridge(&mut self, event: &Value, at: &str) {
         let change = match (event.get("source").and_then(Value::as_str), event["detail-type"].as_str()) {
             (Some("aws.s3"), Some("Object Created" | "Object Restore Completed")) => Change::Created,
+            (Some("aws.s3"), Some("Object Deleted"))
+                if is_one_version(event.pointer("/detail/object/version-id"))
+                    && event.pointer("/detail/deletion-type").is_some_and(|kind| kind == "Permanently Deleted") =>
+            {
+                Change::Created
+            }
             (Some("aws.s3"), Some("Object Deleted")) => Change::Removed,
             _ => return self.ignored += 1,
         };
@@ -175,6 +179,11 @@ impl Events {
             Some(Some(key)) => self.events.push(Event { bucket: bucket.to_owned(), key, change }),
         }
     }
+}
+
+/// Whether a version is named: it is one of some, and what is left shows when the object is asked for.
+fn is_one_version(id: Option<&Value>) -> bool {
+    id.is_some_and(|id| id.as_str().is_some_and(|id| !id.is_empty()))
 }
 
 fn below(at: &str, name: &str) -> String {
@@ -220,6 +229,27 @@ mod tests {
         assert_eq!((minio.events, minio.ignored), (vec![event("x/y", Change::Created)], 1));
         let other = json!({ "Records": [record("LifecycleExpiration:Delete", "a"), record("ObjectTagging:Put", "b")] });
         assert_eq!(read(&other).events, [event("a", Change::Removed)]);
+    }
+
+    #[test]
+    fn a_version_that_is_gone_is_not_the_object() {
+        let of_version = |name: &str| {
+            let mut record = record(name, "a");
+            record["s3"]["object"]["versionId"] = json!("v1");
+            read(&record).events
+        };
+        assert_eq!(of_version("ObjectRemoved:Delete"), [event("a", Change::Created)]);
+        assert_eq!(of_version("LifecycleExpiration:Delete"), [event("a", Change::Created)]);
+        assert_eq!(of_version("ObjectRemoved:DeleteMarkerCreated"), [event("a", Change::Removed)]);
+        let bridge = |kind: &str| {
+            read(&json!({
+                "detail-type": "Object Deleted", "source": "aws.s3",
+                "detail": { "bucket": { "name": "site" }, "object": { "key": "a", "version-id": "v1" }, "deletion-type": kind }
+            }))
+            .events
+        };
+        assert_eq!(bridge("Permanently Deleted"), [event("a", Change::Created)]);
+        assert_eq!(bridge("Delete Marker Created"), [event("a", Change::Removed)]);
     }
 
     #[test]

@@ -102,3 +102,27 @@ async fn bodies_that_come_at_once_share_half_of_the_disk_and_leave_the_rest_alon
         assert!(rig.get(&format!("/hot/{number}")).await.is_some(), "{number} was evicted");
     }
 }
+
+/// How many slices of a body that comes at once the disk takes.
+async fn taken(rig: &Rig, path: &str, slices: u64, sliceable: bool) -> u64 {
+    let head = head(&rig.cache, path, Some(slices * SLICE_BYTES), sliceable);
+    let (entry, writer) = rig.cache.keep(&key(path), &HeaderMap::new(), head);
+    let EntryBody::Sliced(body) = &entry.body else { panic!("it comes in slices") };
+    let mut writer = writer.unwrap();
+    for _ in 0..slices {
+        assert!(writer.write(bytes(SLICE_BYTES as usize).into()).await);
+        rig.settle().await;
+    }
+    body.slices_on_disk()
+}
+
+#[tokio::test]
+async fn one_large_body_takes_half_of_the_disk_at_most_and_nothing_that_is_pinned() {
+    let rig = Rig::over(Arc::default(), Arc::default(), 20 * SLICE_BYTES);
+    assert_eq!(taken(&rig, "/parts", 18, true).await, 10);
+    assert_eq!(taken(&rig, "/whole", 18, false).await, 0, "a part of it would be of no use");
+    rig.cache.set_pins_over(16 * SLICE_BYTES, false);
+    assert_eq!(taken(&rig, "/beside", 18, true).await, 4);
+    rig.cache.set_pins_over(20 * SLICE_BYTES, true);
+    assert_eq!(taken(&rig, "/least", 18, true).await, 2);
+}

@@ -62,10 +62,7 @@ impl S3Origin {
         self.see_bucket();
         let read =
             read(&document).map_err(|reason| self.broken(format!("its list of keys cannot be read: {reason}")))?;
-        // Taken for whole, a part of a list would have the rest removed.
-        let truncated =
-            read.truncated.ok_or_else(|| self.broken("its list of keys does not say whether it is all".to_owned()))?;
-        let next = match (truncated, read.token) {
+        let next = match (read.truncated, read.token) {
             (false, _) => None,
             (true, Some(token)) if Some(&token) == before.as_ref() => {
                 return Err(self.broken("its list of keys goes on where it was".to_owned()));
@@ -81,7 +78,7 @@ impl S3Origin {
 struct Read {
     listed: Vec<Listed>,
     left_out: u64,
-    truncated: Option<bool>,
+    truncated: bool,
     token: Option<String>,
 }
 
@@ -97,7 +94,7 @@ struct Raw {
 fn read(document: &[u8]) -> Result<Read, String> {
     let mut xml = Reader::from_reader(document);
     let mut read = Read::default();
-    let (mut encoded, mut raws) = (false, Vec::new());
+    let (mut encoded, mut truncated, mut raws) = (false, None, Vec::new());
     let (mut way, mut text): (Vec<Vec<u8>>, String) = (Vec::new(), String::new());
     let mut raw = Raw::default();
     loop {
@@ -113,7 +110,7 @@ fn read(document: &[u8]) -> Result<Read, String> {
                 let names: Vec<&[u8]> = way.iter().map(Vec::as_slice).collect();
                 let value = std::mem::take(&mut text);
                 match names.as_slice() {
-                    [b"ListBucketResult", b"IsTruncated"] => read.truncated = Some(value.trim() == "true"),
+                    [b"ListBucketResult", b"IsTruncated"] => truncated = Some(value.trim() == "true"),
                     [b"ListBucketResult", b"NextContinuationToken"] => read.token = Some(value),
                     [b"ListBucketResult", b"EncodingType"] => encoded = value.trim() == "url",
                     [b"ListBucketResult", b"Contents", b"Key"] => raw.key = value,
@@ -128,6 +125,8 @@ fn read(document: &[u8]) -> Result<Read, String> {
                                 None => read.left_out += 1,
                             }
                         }
+                        // Taken for whole, a part of a list would have the rest removed.
+                        read.truncated = truncated.ok_or("it does not say whether it is all (IsTruncated)")?;
                         return Ok(read);
                     }
                     [_] => return Err("it is no ListBucketResult".to_owned()),
@@ -197,7 +196,7 @@ mod tests {
             etag: Some("\"fba9\"".to_owned()),
             modified: Some(1_255_369_830),
         };
-        assert_eq!((read.listed, read.left_out, read.truncated), (vec![one], 1, Some(true)));
+        assert_eq!((read.listed, read.left_out, read.truncated), (vec![one], 1, true));
         assert_eq!(read.token.as_deref(), Some("1ue&GcxLPRx1Tr/XYExHnhbYLgveDs2J/wm36Hy4vbOwM="));
     }
 
@@ -212,6 +211,19 @@ mod tests {
         for text in ["", "x", "<Error><Code>x</Code></Error>", &PAGE[..400], "<ListBucketResult>&x;</ListBucketResult>"]
         {
             assert!(read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_may_be_a_part_or_does_not_say_what_it_has_is_an_error() {
+        for (part, instead) in [
+            ("<IsTruncated>true</IsTruncated>", ""),
+            ("<Size>434234</Size>", ""),
+            ("<Size>434234</Size>", "<Size>-1</Size>"),
+            ("<Size>434234</Size>", "<Size>18446744073709551616</Size>"),
+        ] {
+            let page = PAGE.replace(part, instead);
+            assert!(page != PAGE && read(page.as_bytes()).is_err(), "{part} {instead}");
         }
     }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
 use crate::semantics::authority::HostPattern;
-use crate::telemetry::metrics::MirrorLabels;
+use crate::telemetry::metrics::SiteLabels;
 use crate::vhost::VirtualHost;
 
 pub use events::Applied;
@@ -189,7 +189,7 @@ async fn one_round(proxy: Arc<Proxy>, host: Arc<VirtualHost>, mirror: Arc<Mirror
     let mut ending = Ending { mirror: Arc::clone(&mirror), error: None };
     let outcome = round::round(&proxy, &host, &mirror).await;
     let status = mirror.status.lock().clone();
-    let labels = MirrorLabels { host: status.host.clone() };
+    let labels = SiteLabels { host: status.host.clone() };
     proxy.metrics.mirror_objects.get_or_create(&labels).set(status.objects.cast_signed());
     proxy.metrics.mirror_bytes.get_or_create(&labels).set(status.bytes.cast_signed());
     if let Err(error) = &outcome {
