@@ -148,12 +148,13 @@ fn a_worn_huge_page_is_renewed_while_a_socket_holds_what_was_there() {
     let first = chunk(&pieces[0]);
     let slot = region.slot(first);
     let sent = rustix::fs::sendfile(&sender, region.file(), Some(&mut at), 128 << 10).unwrap();
-    pieces.drain(..4);
+    // A quarter, which is worn with the last of it: it is renewed once. Twice might bring the old slot back.
+    pieces.drain(..2);
     until(&region, "the rest has moved", || region.slot(first) != slot);
     // What is placed now fills what became free.
     let more: Vec<Bytes> = (8..24).map_while(|round| region.place(&body(round))).collect();
     assert!(more.iter().any(|piece| chunk(piece) == first));
-    for (round, piece) in (4..8).zip(&pieces).chain((8..24).zip(&more)) {
+    for (round, piece) in (2..8).zip(&pieces).chain((8..24).zip(&more)) {
         assert!(piece[..] == body(round));
         assert!(in_file(&region, piece) == body(round));
     }
