@@ -7,6 +7,7 @@
 mod admin;
 mod lines;
 mod print;
+mod progress;
 mod purge;
 mod warm;
 

@@ -1,6 +1,7 @@
 //! The binary: arguments and exit codes. Everything else is in the library.
 
 mod allocator;
+mod arenas;
 mod cli;
 
 use std::process::ExitCode;
@@ -9,5 +10,6 @@ use std::process::ExitCode;
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
+    arenas::share();
     cli::main()
 }

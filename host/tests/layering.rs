@@ -16,7 +16,7 @@ const ROWS: [&[&str]; 9] = [
     &["listener", "admin", "proxy"],
     &["config"],
     &["app"],
-    &["main", "allocator", "cli"],
+    &["main", "allocator", "arenas", "cli"],
 ];
 
 fn row(room: &str) -> Option<usize> {

@@ -54,8 +54,10 @@ async fn an_altered_body_breaks_off_and_is_not_kept() {
     origin.set("/unknown-length", large.chunked());
     origin.set("/weak", ok(generated(2, 300_000)).cache_control("max-age=600").header("content-digest", &sha256("x")));
     origin.set("/empty", whole("", &sha256("x")));
+    let (right, wrong) = (sha256(pattern(3, 0..300_000)), sha512("x"));
+    origin.set("/second", whole(generated(3, 300_000), &format!("{right}, {wrong}")));
     let host = Host::with(vhost("a.test").origin(&origin)).await;
-    let paths = ["/small", "/large", "/unknown-length", "/weak"];
+    let paths = ["/small", "/large", "/unknown-length", "/weak", "/second"];
     for path in paths {
         for _ in 0..2 {
             host.call("GET", path).attempt().await.expect_err("it breaks off");
@@ -63,7 +65,7 @@ async fn an_altered_body_breaks_off_and_is_not_kept() {
         assert_eq!(origin.requests_to(path), 2, "{path}");
     }
     host.get("/empty").await.status(502);
-    assert_eq!(host.metric("proxyhost_proxy_digest_mismatches_total").await, 9.0);
+    assert_eq!(host.metric("proxyhost_proxy_digest_mismatches_total").await, 11.0);
     host.stderr_line("not what its digest says").await;
     // It was on its way, and what comes next is whole.
     origin.set("/large", whole(generated(1, 3_000_000), &sha256(pattern(1, 0..3_000_000))));

@@ -33,7 +33,7 @@ async fn a_list_is_fetched_once_and_what_fails_is_told() {
     })
     .await;
     let host = Host::with(vhost("a.test").origin(&origin)).await;
-    let list = "# pages\n/a\n/b?x=1\r\n\nhttp://a.test/ü c\n/gone\n/private\n/a/../b\nhttp://other.test/a\n";
+    let list = "\u{feff}# pages\n/a\n/b?x=1\r\n\nhttp://a.test/ü c\n/gone\n/private\n/a/../b\nhttp://other.test/a\n";
     host.write("list.txt", list.as_bytes());
     let arguments = ["warm", "--host", "a.test", "--from", "list.txt"];
     let told = host.asking(&arguments).await;
@@ -123,6 +123,16 @@ async fn sitemaps_lead_to_pages_and_to_sitemaps() {
     assert!(because(&lines, "http://b.test/").contains("no such host here"), "{lines:?}");
     host.get("/p1").await.cache("hit");
     host.get("/p2?a=1&b=2").await.cache("hit");
+    // As content management systems have it.
+    origin.set("/sitemap.xml", redirect(301, "https://a.test/1.xml"));
+    origin.set("/away.xml", redirect(302, "https://login.test/"));
+    origin.set("/circle.xml", redirect(302, "/circle2.xml"));
+    origin.set("/circle2.xml", redirect(302, "/circle.xml"));
+    let maps = json!(["/sitemap.xml", "/away.xml", "/circle.xml"]);
+    let lines = warm(&host, json!({ "host": "a.test", "sitemaps": maps })).await;
+    assert_eq!(done(&lines), (0, 1, 4), "{lines:?}");
+    assert!(because(&lines, "a.test/away.xml").contains("redirected to https://login.test/"), "{lines:?}");
+    assert!(because(&lines, "a.test/circle.xml").contains("redirected"), "{lines:?}");
     let told = host.asking(&["warm", "--host", "a.test", "--sitemap", "/page"]).await;
     told.code(1).says(&["a.test/page: sitemap: it is no sitemap"]);
 }
@@ -261,4 +271,27 @@ async fn a_purge_during_a_warm_up_counts_and_it_ends_with_who_reads_it() {
     tokio::time::sleep(millis(500)).await;
     assert_eq!(origin.requests(), asked, "nobody is told any more");
     assert!(asked < 500, "{asked}");
+}
+
+#[tokio::test]
+async fn it_goes_on_with_the_program_that_takes_over() {
+    let late = Duration::from_millis(100);
+    let origin = Origin::answering(move |_| ok("page").cache_control("max-age=600").late(late)).await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    let list: String = (0..60).map(|number| format!("/{number}\n")).collect();
+    host.write("list.txt", list.as_bytes());
+    let upgrading = async {
+        origin.wait_for_requests(6).await;
+        host.signal(libc::SIGUSR2);
+    };
+    let arguments = ["warm", "--host", "a.test", "--from", "list.txt", "--jobs", "2", "--json"];
+    let (told, ()) = tokio::join!(host.asking(&arguments), upgrading);
+    host.succeeded_by_signal().await;
+    told.code(0);
+    let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (fetched, fresh, failed) = done(&lines);
+    assert_eq!((fetched + fresh, failed, lines.len()), (60, 0, 61), "{lines:?}");
+    for path in ["/0", "/30", "/59"] {
+        host.get(path).await.expect(200, "page").cache("hit");
+    }
 }

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -23,6 +23,9 @@ const BODY_BYTES: usize = 64 << 10;
 
 /// The longest body of a purge or a warm-up, which may bring a list.
 const LIST_BYTES: usize = 4 << 20;
+
+/// What is read and thrown away of a body that is longer.
+const PASSED_OVER_BYTES: usize = 64 << 20;
 
 /// Time for a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -339,12 +342,30 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match tokio::time::timeout(at_most, Limited::new(body, most_bytes).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    let all = async {
+        let mut body = std::pin::pin!(body);
+        let (mut read, mut length) = (BytesMut::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            length += data.len();
+            if length > most_bytes {
+                read = BytesMut::new();
+            } else {
+                read.extend_from_slice(&data);
+            }
+            // Who is still sending would not see the answer: his connection would be reset under him.
+            if length > most_bytes + PASSED_OVER_BYTES {
+                break;
+            }
+        }
+        Ok::<_, B::Error>((length <= most_bytes).then(|| read.freeze()))
+    };
+    match tokio::time::timeout(at_most, all).await {
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => {
             Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {most_bytes} bytes")))
         }
-        Ok(Err(error)) => Err(failure(StatusCode::BAD_REQUEST, &format!("cannot read the body: {error}"))),
+        Ok(Err(error)) => Err(failure(StatusCode::BAD_REQUEST, &format!("cannot read the body: {}", error.into()))),
         Err(_) => Err(failure(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
     }
 }

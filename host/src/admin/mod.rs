@@ -21,7 +21,6 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use parking_lot::RwLock;
 use serde_json::Value;
 
@@ -48,7 +47,7 @@ pub trait Control: Send + Sync + 'static {
     /// Purges, or counts for a dry run, and asks again for what is to be refreshed.
     fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>>;
     /// Begins to fetch into the cache: what becomes of each thing, as it is known, for as long as somebody asks for the next one.
-    fn warm(&self, order: warm::Order) -> Result<BoxStream<'static, warm::Told>, NotDone>;
+    fn warm(&self, order: warm::Order) -> Result<warm::Warming, NotDone>;
     /// Carries out what buckets tell of their objects. Ok: counts.
     fn events(&self, events: warm::event::Events) -> BoxFuture<'_, Result<Value, NotDone>>;
     /// Reads hosts.json again: all or nothing. Ok: lines of what changed; Err: all mistakes.

@@ -4,14 +4,13 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use http_body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::warm::{Tally, Told};
+use crate::warm::{Interrupted, Tally, Told, Warming};
 
 /// Between two lines that say how far it is: who waits for a large file sees that there is somebody.
 const BEAT: Duration = Duration::from_secs(5);
@@ -23,13 +22,13 @@ const UNREAD: usize = 64;
 
 struct State {
     /// None in it is the end.
-    told: Option<mpsc::Receiver<Option<Told>>>,
+    told: Option<mpsc::Receiver<Option<Result<Told, Interrupted>>>>,
     tally: Tally,
     beat: Interval,
 }
 
 /// The lines.
-pub(super) fn lines(told: BoxStream<'static, Told>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+pub(super) fn lines(told: Warming) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let state = State { told: Some(handed_on(told)), tally: Tally::default(), beat };
@@ -37,9 +36,13 @@ pub(super) fn lines(told: BoxStream<'static, Told>) -> impl Stream<Item = Result
         let told = state.told.as_mut()?;
         let value = tokio::select! {
             next = told.recv() => match next? {
-                Some(told) => {
+                Some(Ok(told)) => {
                     state.tally.count(&told.outcome);
                     told.json()
+                }
+                Some(Err(Interrupted)) => {
+                    state.told = None;
+                    json!({ "interrupted": "this program ends or another one takes over: ask again" })
                 }
                 None => {
                     state.told = None;
@@ -53,7 +56,7 @@ pub(super) fn lines(told: BoxStream<'static, Told>) -> impl Stream<Item = Result
 }
 
 /// Goes on by itself as long as there is a reader.
-fn handed_on(mut told: BoxStream<'static, Told>) -> mpsc::Receiver<Option<Told>> {
+fn handed_on(mut told: Warming) -> mpsc::Receiver<Option<Result<Told, Interrupted>>> {
     let (sender, receiver) = mpsc::channel(UNREAD);
     tokio::spawn(async move {
         loop {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -52,7 +51,7 @@ impl Control for Inner {
         })
     }
 
-    fn warm(&self, order: warm::Order) -> Result<BoxStream<'static, warm::Told>, NotDone> {
+    fn warm(&self, order: warm::Order) -> Result<warm::Warming, NotDone> {
         if self.draining.load(Ordering::Acquire) {
             return Err(ending());
         }

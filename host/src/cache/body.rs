@@ -143,13 +143,10 @@ impl Fill {
         }
     }
 
-    /// The whole slice, as one.
+    /// The whole slice, as one and in memory of its own: a piece is a part of what was read from a connection, and holds all of that.
     pub fn take_slice(&mut self) -> Bytes {
         let pieces = std::mem::take(&mut self.pieces);
         self.slice += 1;
-        if let [(_, only)] = pieces.as_slice() {
-            return only.clone();
-        }
         let mut whole = BytesMut::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
         pieces.iter().for_each(|(_, piece)| whole.extend_from_slice(piece));
         whole.freeze()

@@ -120,11 +120,16 @@ impl Entry {
 
     /// Bytes that it takes in memory, about; slices of the body not counted.
     pub(super) fn weight(&self) -> u64 {
-        /// The maps and counters around an entry, measured roughly.
-        const AROUND: usize = 640;
+        /// The entry, its slot, two places in the table of a cache that remembers what left, and what allocators round up.
+        const AROUND: usize = size_of::<Entry>() + 512;
+        /// A place in a map of fields.
+        const FIELD: usize = 112;
         let sent = self.head.as_sent.as_ref().map(|sent| &sent.headers);
-        let fields = self.head.headers.iter().chain(sent.into_iter().flatten());
-        let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 96).sum();
+        let map = |map: &HeaderMap| {
+            let values: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+            map.capacity() * FIELD + values
+        };
+        let fields = map(&self.head.headers) + sent.map_or(0, map);
         let tags: usize = self.head.tags.iter().map(|tag| tag.len() + 32).sum();
         let keys = self.key.as_bytes().len() * 2 + self.variant.0.len() * 2 + self.head.request_path.len();
         let body = match &self.body {

@@ -42,6 +42,11 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<F
             record(shared, schema::full_key(key, &variant.0)).await.and_then(|record| record.entry)
         };
         let Some(stored) = stored else { continue };
+        let id = stored.id;
+        let removed = || shared.removals.has(id);
+        if removed() {
+            continue;
+        }
         let Some(entry) = revive(shared, asked.key, variant, stored).await else { continue };
         let entry = match shared.judge(&entry, Some(asked.request_path)) {
             Verdict::Gone => {
@@ -52,6 +57,10 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<F
         };
         if shared.forgotten.load(Ordering::Acquire) == forgotten {
             shared.hot.insert(&entry, &base.field_sets, true);
+            if removed() {
+                shared.hide(&entry);
+                continue;
+            }
             // Counts the use on disk, and gives way to what came meanwhile. In memory it has only just come.
             if let Some(found) = in_memory_by(shared, asked, Look::Glance) {
                 let tier = if found.entry.id == entry.id { Tier::Disk } else { found.tier };
@@ -90,7 +99,7 @@ async fn revive(shared: &Arc<Shared>, key: &CacheKey, variant: VariantKey, store
                 let disk = shared.disk.load_full()?;
                 let counting = shared.clone();
                 let slices = move || counting.counted(disk.slices(id));
-                let present = shared.tracker.spawn_blocking(slices).await.ok()??;
+                let present = shared.tracker.spawn_blocking_on(slices, &shared.readers.handle()).await.ok()??;
                 let size = stored.head.size;
                 let complete = size.is_some_and(|size| present.covers_to(size.div_ceil(super::entry::SLICE_BYTES)));
                 if !complete && !stored.head.sliceable {

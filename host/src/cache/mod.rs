@@ -29,7 +29,9 @@ mod purge_crowd;
 mod purge_table;
 pub mod purges;
 mod purging;
+mod readers;
 mod recovery;
+mod removals;
 mod runs;
 pub mod scrub;
 mod shared;
@@ -268,6 +270,11 @@ impl Cache {
     /// Tells whether it was before.
     pub fn set_pins_over(&self, bytes: u64, over: bool) -> bool {
         self.shared.pins.set_over(bytes, over)
+    }
+
+    /// Nothing is kept any more: it is being closed, or another program takes the folder over.
+    pub fn is_closing(&self) -> bool {
+        self.shared.is_closing()
     }
 
     /// Forgets one entry and its body.

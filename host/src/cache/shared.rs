@@ -28,6 +28,8 @@ use super::pins::Pins;
 use super::purge_table::{PurgeTable, Verdict};
 use super::purges::{PurgeListener, PurgeScope, PurgeSequence};
 use super::purging::Custody;
+use super::readers::Readers;
+use super::removals::Removals;
 use super::scrub::Scrub;
 use super::vary::VariantKey;
 use crate::clock::Clock;
@@ -74,6 +76,10 @@ pub(super) struct Shared {
     pub sweeps: Mutex<Vec<PurgeScope>>,
     /// Changes when purges are forgotten: what was read from disk before may be purged and not look so.
     pub forgotten: AtomicU64,
+    /// What was removed lately.
+    pub removals: Removals,
+    /// Who reads the index.
+    pub readers: Readers,
     pub doomed: Mutex<Vec<u64>>,
     /// Bytes of bodies whose entries are gone and that are still read: they will be free without more eviction.
     pub leaving_bytes: Arc<AtomicU64>,
@@ -136,6 +142,8 @@ impl Shared {
             unrecorded: AtomicU64::new(u64::MAX),
             sweeps: Mutex::default(),
             forgotten: AtomicU64::new(0),
+            removals: Removals::default(),
+            readers: Readers::new(),
             doomed: Mutex::default(),
             leaving_bytes: Arc::default(),
             unfinished_bytes: AtomicU64::new(0),
@@ -221,6 +229,7 @@ impl Shared {
 
     /// Forgets an entry in memory and on disk.
     pub fn forget(self: &Arc<Self>, entry: &Entry) {
+        self.removals.note(entry.id);
         self.hide(entry);
         let (id, full_key) = (entry.id, schema::full_key(entry.key.as_bytes(), &entry.variant.0));
         let shared = self.clone();
@@ -300,7 +309,7 @@ impl Shared {
 
     // The disk.
 
-    /// A record: from the block cache if it is there, else on the blocking pool.
+    /// A record: from the block cache if it is there, else by those who wait for the disk.
     pub async fn record(self: &Arc<Self>, column: Column, key: Vec<u8>) -> Option<Vec<u8>> {
         let disk = self.disk.load_full()?;
         let begun = Instant::now();
@@ -317,7 +326,7 @@ impl Shared {
                     shared.metrics.cache_index_reads.observe(probing + begun.elapsed());
                     shared.counted(record).flatten()
                 };
-                return self.tracker.spawn_blocking(read).await.ok().flatten();
+                return self.tracker.spawn_blocking_on(read, &self.readers.handle()).await.ok().flatten();
             }
         };
         self.metrics.cache_index_reads.observe(probing);
@@ -342,7 +351,8 @@ impl Shared {
         };
         let doomed = body.is_some_and(|body| body.doomed.load(Ordering::Acquire));
         let verdict = self.judge(entry, None);
-        if doomed || verdict == Verdict::Gone || self.purges.is_before_floor(entry.head.sequence.0) {
+        let removed = || self.removals.has(entry.id);
+        if doomed || verdict == Verdict::Gone || removed() || self.purges.is_before_floor(entry.head.sequence.0) {
             return false;
         }
         let judged = self.as_recorded(&self.as_judged(entry, verdict));
@@ -357,6 +367,11 @@ impl Shared {
                 }
                 if let Some(id) = replaced {
                     self.doom(id);
+                }
+                if removed() {
+                    // Meanwhile: the one that removed it may not have found it.
+                    self.remove_from_disk(&schema::full_key(entry.key.as_bytes(), &entry.variant.0), entry.id);
+                    return false;
                 }
                 true
             }

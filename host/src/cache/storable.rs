@@ -18,10 +18,11 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::header::{
     AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, PRAGMA, SET_COOKIE,
 };
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::control::{RequestDirectives, ResponseDirectives};
 use super::freshness::Retention;
@@ -339,7 +340,21 @@ pub fn headers_to_keep(response: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     hop_by_hop::strip(&mut kept);
+    of_its_own(&mut kept);
     kept
+}
+
+/// Puts all values into one piece of memory of their own. As they come they are parts of what was read from a connection, and hold all
+/// of that: some 20 KB for each entry.
+fn of_its_own(headers: &mut HeaderMap) {
+    let mut values = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
+    headers.values().for_each(|value| values.extend_from_slice(value.as_bytes()));
+    let mut values = values.freeze();
+    for value in headers.values_mut() {
+        if let Ok(own) = HeaderValue::from_maybe_shared(values.split_to(value.len())) {
+            *value = own;
+        }
+    }
 }
 
 /// The fields that `no-cache` or `private` name: in the answer to the request that brought them, and not kept.

@@ -7,6 +7,9 @@ use std::path::Path;
 /// The longest line: longer than any path or tag.
 const LINE_BYTES: u64 = 64 << 10;
 
+/// U+FEFF in UTF-8.
+const BOM: &[u8] = "\u{feff}".as_bytes();
+
 /// A list under way.
 pub struct Lines {
     from: Box<dyn BufRead>,
@@ -45,6 +48,10 @@ impl Lines {
                 self.read += self.from.skip_until(b'\n')? as u64;
                 return Ok(Some(Err("is too long")));
             }
+            // As editors on Windows begin a file.
+            if self.number == 1 && line.starts_with(BOM) {
+                line.drain(..BOM.len());
+            }
             let Ok(text) = String::from_utf8(line) else { return Ok(Some(Err("is not UTF-8"))) };
             let text = text.trim();
             if !text.is_empty() && !text.starts_with('#') {
@@ -53,18 +60,24 @@ impl Lines {
         }
     }
 
-    /// How much of it was read, as a bar; none where its length is not known.
-    pub fn bar(&self) -> Option<String> {
-        let length = self.length.filter(|length| *length > 0)?;
-        let percent = (self.read * 100 / length).min(100);
-        let full = usize::try_from(percent / 4).unwrap_or(25);
-        Some(format!(" [{}{}] {percent:>3} %", "#".repeat(full), " ".repeat(25 - full)))
+    /// Bytes of it up to here, and of all of it; none where its length is not known.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        self.length.filter(|length| *length > 0).map(|length| (self.read.min(length), length))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_of_the_byte_order_is_no_part_of_the_first_line() {
+        for (text, first) in [("\u{feff}/a\n/b", "/a"), ("\u{feff}# c\n/\u{feff}", "/\u{feff}")] {
+            let from = Box::new(io::Cursor::new(text.to_owned().into_bytes()));
+            let mut lines = Lines { from, length: None, read: 0, number: 0 };
+            assert_eq!(lines.next().unwrap(), Some(Ok(first.to_owned())));
+        }
+    }
 
     #[test]
     fn a_line_that_is_too_long_is_one_line() {
@@ -76,7 +89,7 @@ mod tests {
         assert_eq!(lines.next().unwrap(), Some(Ok("/a".to_owned())));
         assert_eq!(lines.number, 4);
         assert_eq!(lines.next().unwrap(), Some(Ok("/b".to_owned())));
-        assert!(lines.bar().unwrap().ends_with("100 %"));
+        assert_eq!(lines.place(), Some((text.len() as u64, text.len() as u64)));
         assert_eq!(lines.next().unwrap(), None);
     }
 }

@@ -1,6 +1,6 @@
 //! `proxyhost purge`: from arguments, or from a list of any length, line by line, which is sent in parts.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::lines::Lines;
 use super::print::{say, say_json};
+use super::progress::ProgressLine;
 use super::{Door, Failure, ask};
 
 /// Lines of a list that go in one request, and their bytes.
@@ -153,20 +154,17 @@ fn from_list(file: &Path, purge: &Purge, list: &Path, door: &Door) -> Result<Val
         part_bytes += text.len();
         part.push(text);
         if part.len() == most_lines || part_bytes >= PART_BYTES {
-            sum.bar = lines.bar();
+            sum.line.place = lines.place();
             send(file, purge, door, (name, &part), &mut sum)?;
             part.clear();
             part_bytes = 0;
         }
     }
-    sum.bar = lines.bar();
+    sum.line.place = lines.place();
     if !part.is_empty() {
         send(file, purge, door, (name, &part), &mut sum)?;
     } else if sum.purged == 0 {
         return Err(Failure::mendable(&format!("{} names nothing", list.display())));
-    }
-    if io::stderr().is_terminal() {
-        eprintln!();
     }
     Ok(sum.answer(purge.dry_run))
 }
@@ -191,7 +189,7 @@ fn send(file: &Path, purge: &Purge, door: &Door, list: (&str, &[String]), sum: &
         }
     })?;
     sum.add(&answer, list.1.len() as u64);
-    sum.show();
+    sum.line.draw(&format!("{} done", sum.purged));
     Ok(())
 }
 
@@ -202,8 +200,7 @@ struct Sum {
     sequence: u64,
     entries: Option<u64>,
     incomplete: bool,
-    /// How much of the list was read.
-    bar: Option<String>,
+    line: ProgressLine,
 }
 
 impl Sum {
@@ -218,15 +215,6 @@ impl Sum {
 
     fn so_far(&self) -> String {
         if self.purged == 0 { String::new() } else { format!("; the {} before are done", self.purged) }
-    }
-
-    fn show(&self) {
-        let mut stderr = io::stderr();
-        if !stderr.is_terminal() {
-            return;
-        }
-        let _ = write!(stderr, "\r{} done{}", self.purged, self.bar.as_deref().unwrap_or_default());
-        let _ = stderr.flush();
     }
 
     fn answer(&self, dry_run: bool) -> Value {

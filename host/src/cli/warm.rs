@@ -1,8 +1,11 @@
 //! `proxyhost warm`: lists of any length, sitemaps and what origins have, fetched by the running program. A list is sent in parts;
 //! what becomes of each thing is told as it is known.
 
-use std::io::{self, IsTerminal, Write};
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use proxyhost::units::ByteSize;
@@ -12,12 +15,16 @@ use serde_json::{Map, Value, json};
 use super::admin::Admin;
 use super::lines::Lines;
 use super::print::{complain, escaped, say};
+use super::progress::ProgressLine;
 use super::{Door, Failure};
 
 /// Lines of a list that go in one request.
 const PART_LINES: usize = 2_000;
 /// ... and their bytes.
 const PART_BYTES: usize = 1 << 20;
+/// How often a part is asked for again that broke off without anything new: a program that takes over answers at once.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is fetched, and how.
 #[derive(Debug, Args)]
@@ -49,10 +56,10 @@ pub struct Warm {
 /// Fetches by the running program.
 pub fn run(file: &Path, warm: &Warm, door: &Door) -> Result<(), Failure> {
     let admin = Admin::find(file, door.admin, door.token.as_deref())?;
-    let mut progress = Progress { json: door.json, terminal: io::stderr().is_terminal(), ..Progress::default() };
+    let mut progress = Progress { json: door.json, ..Progress::default() };
     if !(warm.path.is_empty() && warm.sitemap.is_empty() && warm.prefix.is_empty()) {
         let lists = [("paths", &warm.path), ("sitemaps", &warm.sitemap), ("prefixes", &warm.prefix)];
-        send(&admin, warm, &lists, &mut progress)?;
+        send(&admin, warm, &lists, None, &mut progress)?;
     }
     if let Some(list) = &warm.from {
         from_list(&admin, warm, list, &mut progress)?;
@@ -64,6 +71,7 @@ fn from_list(admin: &Admin, warm: &Warm, list: &Path, progress: &mut Progress) -
     let cannot = |error: io::Error| Failure::mendable(&format!("{} cannot be read: {error}", list.display()));
     let mut lines = Lines::of(list).map_err(cannot)?;
     let (mut part, mut part_bytes, mut named) = (Vec::new(), 0, false);
+    let mut from = 0;
     loop {
         let line = lines.next().map_err(cannot)?;
         let ended = line.is_none();
@@ -83,8 +91,9 @@ fn from_list(admin: &Admin, warm: &Warm, list: &Path, progress: &mut Progress) -
             }
         }
         if !part.is_empty() && (ended || part.len() == PART_LINES || part_bytes >= PART_BYTES) {
-            progress.bar = lines.bar();
-            send(admin, warm, &[("paths", &part)], progress)?;
+            let place = lines.place().map(|(to, all)| Place { from, to, all, things: part.len() as u64 });
+            send(admin, warm, &[("paths", &part)], place, progress)?;
+            from = lines.place().map_or(0, |(to, _)| to);
             part.clear();
             part_bytes = 0;
         }
@@ -95,7 +104,13 @@ fn from_list(admin: &Admin, warm: &Warm, list: &Path, progress: &mut Progress) -
     if named { Ok(()) } else { Err(Failure::mendable(&format!("{} names nothing", list.display()))) }
 }
 
-fn send(admin: &Admin, warm: &Warm, lists: &[(&str, &Vec<String>)], progress: &mut Progress) -> Result<(), Failure> {
+fn send(
+    admin: &Admin,
+    warm: &Warm,
+    lists: &[(&str, &Vec<String>)],
+    place: Option<Place>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
     let mut body = Map::new();
     if let Some(host) = &warm.host {
         body.insert("host".to_owned(), host.clone().into());
@@ -110,14 +125,27 @@ fn send(admin: &Admin, warm: &Warm, lists: &[(&str, &Vec<String>)], progress: &m
     let body = Value::Object(body);
     // What the listener would refuse is refused here, in the same words.
     warm::parse_request(body.to_string().as_bytes()).map_err(|error| Failure::mendable(&error))?;
-    let mut ended = false;
-    let asked = admin.ask_for_lines("/warm", &body, |line| ended |= progress.take(&line));
-    progress.clear();
-    asked.map_err(|error| with(error.into(), progress))?;
-    if ended {
-        Ok(())
-    } else {
-        Err(with(Failure::Other("the running program ended in the middle".to_owned()), progress))
+    progress.begin(place);
+    let mut tries = 0;
+    loop {
+        let (mut ended, before) = (false, progress.told.len());
+        let asked = admin.ask_for_lines("/warm", &body, |line| ended |= progress.take(&line));
+        progress.line.clear();
+        if ended {
+            return Ok(());
+        }
+        let failure =
+            asked.map_or_else(Failure::from, |()| Failure::Other("the running program ended in the middle".to_owned()));
+        // Another one may have taken over. What was told already is fresh there.
+        tries = if progress.told.len() > before { 1 } else { tries + 1 };
+        if progress.told.is_empty() && !progress.interrupted
+            || tries == TRIES
+            || matches!(failure, Failure::Mendable(_))
+        {
+            return Err(with(failure, progress));
+        }
+        progress.again = true;
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -129,21 +157,49 @@ fn with(failure: Failure, progress: &Progress) -> Failure {
     }
 }
 
+/// Where a part lies in its list: from one byte to another, of so many.
+struct Place {
+    from: u64,
+    to: u64,
+    all: u64,
+    /// What it names.
+    things: u64,
+}
+
 /// What is shown while it goes on.
 #[derive(Default)]
 struct Progress {
     tally: Tally,
     json: bool,
-    terminal: bool,
-    bar: Option<String>,
-    drawn: Option<std::time::Instant>,
+    line: ProgressLine,
+    place: Option<Place>,
+    /// Things of this part that were told, by a hash of each.
+    told: HashSet<u64>,
+    /// It is asked for again: those that were told are not counted once more.
+    again: bool,
+    /// The program said that another one would go on.
+    interrupted: bool,
 }
 
 impl Progress {
+    /// A part is asked for.
+    fn begin(&mut self, place: Option<Place>) {
+        self.told.clear();
+        (self.place, self.again, self.interrupted) = (place, false, false);
+    }
+
     /// A line of the answer; whether it was the last.
     fn take(&mut self, line: &Value) -> bool {
         if line.get("done").is_some() {
             return true;
+        }
+        self.interrupted |= line.get("interrupted").is_some();
+        if let Some(url) = line["url"].as_str() {
+            let mut hasher = DefaultHasher::new();
+            url.hash(&mut hasher);
+            if !self.told.insert(hasher.finish()) && self.again {
+                return false;
+            }
         }
         let bytes = line["bytes"].as_u64().unwrap_or(0);
         match line["result"].as_str() {
@@ -156,7 +212,7 @@ impl Progress {
             Some("failed") => self.tally.failed += 1,
             _ => {}
         }
-        if self.json && line.get("progress").is_none() {
+        if self.json && line.get("result").is_some() {
             say(&line.to_string());
         }
         self.draw();
@@ -165,7 +221,7 @@ impl Progress {
 
     fn failed(&mut self, what: &str, why: &str) {
         self.tally.failed += 1;
-        self.clear();
+        self.line.clear();
         if self.json {
             say(&json!({ "url": what, "result": "failed", "because": why }).to_string());
         } else {
@@ -180,27 +236,16 @@ impl Progress {
     }
 
     fn draw(&mut self) {
-        // Ten times a second is as often as anyone looks.
-        let due = self.drawn.is_none_or(|drawn| drawn.elapsed().as_millis() >= 100);
-        if !self.terminal || !due {
-            return;
-        }
-        self.drawn = Some(std::time::Instant::now());
-        let mut stderr = io::stderr();
-        let _ = write!(stderr, "\r\x1b[K{}{}", self.counts(), self.bar.as_deref().unwrap_or_default());
-        let _ = stderr.flush();
-    }
-
-    fn clear(&mut self) {
-        if self.terminal && self.drawn.take().is_some() {
-            let mut stderr = io::stderr();
-            let _ = write!(stderr, "\r\x1b[K");
-            let _ = stderr.flush();
-        }
+        self.line.place = self.place.as_ref().map(|Place { from, to, all, things }| {
+            let told = (self.told.len() as u64).min(*things);
+            (from + (to - from) * told / (*things).max(1), *all)
+        });
+        let counts = self.counts();
+        self.line.draw(&counts);
     }
 
     fn end(mut self) -> Result<(), Failure> {
-        self.clear();
+        self.line.clear();
         if self.json {
             say(&json!({ "done": self.tally }).to_string());
         } else {

@@ -50,16 +50,16 @@ pub fn of_other_representation(headers: &mut HeaderMap) {
     headers.remove(DIGEST);
 }
 
-/// A body that breaks off before its last piece goes out if all of it is not what its digest says.
-pub fn checked(body: BodyStream, expected: Digest, origin: &str, noted: Noted) -> BodyStream {
-    let hasher = expected.algorithm().hasher();
-    let begin = Checking { body, hasher, expected, held: None, origin: origin.to_owned(), noted };
+/// A body that breaks off before its last piece goes out if all of it is not what each of its digests says.
+pub fn checked(body: BodyStream, expected: Vec<Digest>, origin: &str, noted: Noted) -> BodyStream {
+    let hashers = expected.iter().map(|digest| digest.algorithm().hasher()).collect();
+    let begin = Checking { body, hashers, expected, held: None, origin: origin.to_owned(), noted };
     Box::pin(stream::unfold(Some(begin), |checking| async move {
         let mut checking = checking?;
         loop {
             match checking.body.next().await {
                 Some(Ok(piece)) => {
-                    checking.hasher.update(&piece);
+                    checking.hashers.iter_mut().for_each(|hasher| hasher.update(&piece));
                     // A last piece without bytes would hold nothing back.
                     let piece = if piece.is_empty() { None } else { checking.held.replace(piece) };
                     if let Some(piece) = piece {
@@ -67,10 +67,13 @@ pub fn checked(body: BodyStream, expected: Digest, origin: &str, noted: Noted) -
                     }
                 }
                 Some(Err(error)) => return Some((Err(error), None)),
-                None if checking.hasher.finish() == checking.expected => return Some((Ok(checking.held?), None)),
                 None => {
-                    let error = altered(checking.origin);
-                    note(&checking.noted.metrics, &error, &checking.noted.key);
+                    let Checking { hashers, expected, held, origin, noted, .. } = checking;
+                    if hashers.into_iter().map(Hasher::finish).eq(expected) {
+                        return Some((Ok(held?), None));
+                    }
+                    let error = altered(origin);
+                    note(&noted.metrics, &error, &noted.key);
                     return Some((Err(error), None));
                 }
             }
@@ -80,8 +83,8 @@ pub fn checked(body: BodyStream, expected: Digest, origin: &str, noted: Noted) -
 
 struct Checking {
     body: BodyStream,
-    hasher: Hasher,
-    expected: Digest,
+    hashers: Vec<Hasher>,
+    expected: Vec<Digest>,
     /// The newest piece.
     held: Option<Bytes>,
     origin: String,
@@ -101,9 +104,10 @@ pub fn note(metrics: &Metrics, error: &OriginError, key: &str) {
     tracing::warn!(%error, key, "a body is broken off and not kept");
 }
 
-/// Whether a body without bytes is what its digest says.
-pub fn check_empty(expected: &Digest, origin: &str) -> Result<(), OriginError> {
-    if Digest::of(expected.algorithm(), b"") == *expected { Ok(()) } else { Err(altered(origin.to_owned())) }
+/// Whether a body without bytes is what its digests say.
+pub fn check_empty(expected: &[Digest], origin: &str) -> Result<(), OriginError> {
+    let right = expected.iter().all(|digest| Digest::of(digest.algorithm(), b"") == *digest);
+    if right { Ok(()) } else { Err(altered(origin.to_owned())) }
 }
 
 fn altered(origin: String) -> OriginError {
@@ -170,9 +174,10 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let all = pieces.concat();
             let digest = Digest::of(Algorithm::Sha256, &all);
-            let come = runtime.block_on(checked(body(&pieces), digest.clone(), "o", noted()).try_collect::<Vec<_>>()).unwrap();
+            let digests = vec![digest.clone(), Digest::of(Algorithm::Sha512, &all)];
+            let come = runtime.block_on(checked(body(&pieces), digests, "o", noted()).try_collect::<Vec<_>>()).unwrap();
             prop_assert_eq!(come.concat(), all.clone());
-            prop_assert_eq!(check_empty(&digest, "o").is_ok(), all.is_empty());
+            prop_assert_eq!(check_empty(std::slice::from_ref(&digest), "o").is_ok(), all.is_empty());
             if all.is_empty() {
                 return Ok(());
             }
@@ -180,7 +185,9 @@ mod tests {
             let mut left = flip.index(all.len());
             let piece = altered.iter_mut().find(|piece| left < piece.len() || { left -= piece.len(); false }).unwrap();
             piece[left] ^= 1;
-            let mut stream = checked(body(&altered), digest, "o", noted());
+            // Of two one is enough.
+            let digests = vec![Digest::of(Algorithm::Sha512, &altered.concat()), digest];
+            let mut stream = checked(body(&altered), digests, "o", noted());
             let mut come = 0;
             let broken = runtime.block_on(async {
                 while let Some(piece) = stream.next().await {

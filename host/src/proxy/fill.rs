@@ -352,7 +352,7 @@ impl Fill {
         let Come { response, path, request_at, response_at, sequence } = come;
         let forward_status = response.status;
         // As the origin says it, whatever a policy makes of its head.
-        let told = if forward_status == StatusCode::OK { digests::told(&response.headers) } else { None };
+        let told = if forward_status == StatusCode::OK { digests::told(&response.headers) } else { Vec::new() };
         let Judged { carried, response, as_sent } = match judge(carried, response, &path, Word::Miss).await {
             Ok(judged) => judged,
             Err(early) => {
@@ -398,8 +398,7 @@ impl Fill {
             ..head_of(&carried, &response.headers, (timing, retention), sequence, &path)
         };
         if size == Some(0)
-            && let Some(told) = &told
-            && let Err(error) = digest::check_empty(told, carried.site.host.origin.name())
+            && let Err(error) = digest::check_empty(&told, carried.site.host.origin.name())
         {
             digest::note(&carried.proxy.metrics, &error, &key.display());
             release(lead, None);
@@ -412,12 +411,11 @@ impl Fill {
         outcome.stored = true;
         if let Some(writer) = writer {
             let writer = writer.keeping_at_most(carried.caching().max_object_bytes);
-            let body = match told {
-                Some(told) => {
-                    let (metrics, name) = (carried.proxy.metrics.clone(), carried.site.host.origin.name());
-                    digest::checked(response.body, told, name, digest::Noted { metrics, key: key.display() })
-                }
-                None => response.body,
+            let body = if told.is_empty() {
+                response.body
+            } else {
+                let (metrics, name) = (carried.proxy.metrics.clone(), carried.site.host.origin.name());
+                digest::checked(response.body, told, name, digest::Noted { metrics, key: key.display() })
             };
             pump::start(carried.proxy.orphans.clone(), body, writer, 0, None, !carried.is_head());
         }

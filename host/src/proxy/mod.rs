@@ -53,7 +53,6 @@ pub use mirror::Applied;
 pub use refetch::Place as PlaceToRefetch;
 pub use request::Upload;
 pub use site::{Generation, Service, Site};
-pub use warm::Warming;
 
 use crate::cache::Cache;
 use crate::clock::Clock;

@@ -110,18 +110,29 @@ impl Digest {
     }
 }
 
-/// What is told of a representation that is the whole content of its message: of its digests the one that is checked most cheaply.
-pub fn told(headers: &HeaderMap) -> Option<Digest> {
-    [REPR_DIGEST, CONTENT_DIGEST].iter().find_map(|name| read(headers, name))
+/// All that is told of a representation that is the whole content of its message, each once. One of them may be wrong alone.
+pub fn told(headers: &HeaderMap) -> Vec<Digest> {
+    let mut told: Vec<Digest> = Vec::new();
+    for digest in [REPR_DIGEST, CONTENT_DIGEST].iter().flat_map(|name| all(headers, name)) {
+        if !told.contains(&digest) {
+            told.push(digest);
+        }
+    }
+    told
 }
 
-/// A digest that a field has.
+/// The digest of a field that costs least to check.
 pub fn read(headers: &HeaderMap, name: &HeaderName) -> Option<Digest> {
-    let members = dictionary(headers, name)?;
-    Algorithm::ALL.into_iter().find_map(|algorithm| match item(&members, algorithm)? {
+    all(headers, name).into_iter().next()
+}
+
+fn all(headers: &HeaderMap, name: &HeaderName) -> Vec<Digest> {
+    let Some(members) = dictionary(headers, name) else { return Vec::new() };
+    let of = |algorithm| match item(&members, algorithm)? {
         BareItem::ByteSequence(bytes) => Digest::from_bytes(algorithm, bytes.clone()),
         _ => None,
-    })
+    };
+    Algorithm::ALL.into_iter().filter_map(of).collect()
 }
 
 /// What a client wishes for by a `Want-` field: what it likes best. 10 is most, 1 least, 0 not at all (section 4).
@@ -183,7 +194,10 @@ mod tests {
         assert_eq!(read(&HeaderMap::from_iter([(REPR_DIGEST, written)]), &REPR_DIGEST), Some(large));
         let lines = ["md5=:AAAA:", HELLO_256];
         assert_eq!(read(&field(CONTENT_DIGEST, &lines), &CONTENT_DIGEST), Some(hello.clone()));
-        assert_eq!(told(&field(CONTENT_DIGEST, &lines)), Some(hello));
+        assert_eq!(told(&field(CONTENT_DIGEST, &lines)), std::slice::from_ref(&hello));
+        let mut fields = field(REPR_DIGEST, &[&both]);
+        fields.extend(field(CONTENT_DIGEST, &lines));
+        assert_eq!(told(&fields), [hello, Digest::of(Algorithm::Sha512, HELLO)]);
         for wrong in [
             "",
             "sha-256",

@@ -7,4 +7,4 @@ pub mod sitemap;
 mod told;
 
 pub use order::{Order, Wanted, item, parse_request};
-pub use told::{Kept, Tally, Told};
+pub use told::{Interrupted, Kept, Tally, Told, Warming};

@@ -22,7 +22,7 @@ const HEADERS_MOST: usize = 32;
 /// What is to be fetched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Order {
-    /// One by one; what cannot be read is told in its turn.
+    /// One by one.
     pub wanted: Vec<Wanted>,
     /// Sitemaps, whose URLs are fetched.
     pub sitemaps: Vec<Wanted>,
@@ -138,6 +138,7 @@ pub fn item(host: Option<&str>, text: &str) -> Result<Wanted, String> {
     let (scheme, named, target) = match (host, text.starts_with('/')) {
         (Some(host), true) => (None, host, text),
         (None, true) => return Err("is not a URL, and there is no \"host\"".to_owned()),
+        (Some(_), false) if !text.contains("://") => return Err("begins with neither a slash nor a scheme".to_owned()),
         _ => {
             let (scheme, rest) = match text.split_once("://") {
                 Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Some("https"), rest),

@@ -48,6 +48,9 @@ pub enum SitemapError {
 
 /// Reads what a host answered with: XML, or gzip of it.
 pub fn read(body: Bytes, each: impl FnMut(Named) -> ControlFlow<()>) -> Result<(), SitemapError> {
+    if body.starts_with(&[0xff, 0xfe]) || body.starts_with(&[0xfe, 0xff]) {
+        return Err(SitemapError::Other("it is UTF-16, and sitemaps are UTF-8".to_owned()));
+    }
     let packed = body.starts_with(&[0x1f, 0x8b]);
     let cursor = Cursor::new(body);
     if packed { read_xml(BufReader::new(MultiGzDecoder::new(cursor)), each) } else { read_xml(cursor, each) }
@@ -218,6 +221,7 @@ mod tests {
             let error = named(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");
         }
+        assert!(named(&[0xff, 0xfe, b'<', 0]).expect_err("UTF-16").to_string().contains("UTF-16"));
         let broken = &packed(PAGES.as_bytes())[..60];
         assert!(named(broken).is_err());
         let long = format!("<urlset><url><loc>{}</loc></url></urlset>", "a".repeat(URL_BYTES + 1));

@@ -1,5 +1,6 @@
 //! What is told of a warm-up, thing by thing, and what it comes to.
 
+use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 
 /// What became of one thing.
@@ -19,6 +20,13 @@ pub struct Kept {
     /// Bytes of its body.
     pub bytes: u64,
 }
+
+/// The cache keeps nothing any more: the program ends, or another one takes over. Nothing is told behind this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted;
+
+/// A warm-up under way: what becomes of each thing, as it is known. It ends when this is dropped.
+pub type Warming = BoxStream<'static, Result<Told, Interrupted>>;
 
 impl Told {
     /// For a program.

@@ -78,7 +78,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     );
     let binary = options.built.program(workspace)?;
     let folder = Folder::make()?;
-    let [origin_port] = free_ports()?;
+    let origin_port = origin_port(options.cache.as_deref())?;
     let _origin = programs::nginx("origin", &origin(origin_port), &folder, &[origin_port])?;
     let large = options.cache.clone().unwrap_or_else(|| folder.at("many/cache"));
     let mut few = Site::new("few", folder.at("few/cache"), options.few, options, origin_port)?;
@@ -135,6 +135,22 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The origin's port, which is part of every key: a cache that is used again has to find it where it was.
+fn origin_port(cache: Option<&Path>) -> Result<u16> {
+    let [port] = free_ports()?;
+    let Some(cache) = cache else { return Ok(port) };
+    let file = cache.with_added_extension("origin-port");
+    match fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} has no port", file.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fs::create_dir_all(cache.parent().unwrap_or(cache))?;
+            fs::write(&file, port.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+            Ok(port)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
 }
 
 /// Answers all paths at once.

@@ -5,7 +5,6 @@ use std::sync::Mutex;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use http::header::AUTHORIZATION;
 use http_body_util::{Empty, StreamBody};
 
@@ -36,7 +35,7 @@ impl Control for Remembering {
             }
         })
     }
-    fn warm(&self, order: crate::warm::Order) -> Result<BoxStream<'static, crate::warm::Told>, NotDone> {
+    fn warm(&self, order: crate::warm::Order) -> Result<crate::warm::Warming, NotDone> {
         if self.broken {
             return Err(NotDone::NotNow("later".to_owned()));
         }
@@ -47,7 +46,7 @@ impl Control for Remembering {
             };
             crate::warm::Told { url: wanted.url(), outcome }
         };
-        Ok(futures_util::stream::iter(order.wanted).map(told).boxed())
+        Ok(futures_util::stream::iter(order.wanted).map(told).map(Ok).boxed())
     }
 
     fn events(&self, events: Events) -> BoxFuture<'_, Result<Value, NotDone>> {

@@ -41,7 +41,7 @@ impl RocksIndex {
     /// Opens an index that is there to be read as it is now, whoever else has it or goes on with it: no lock is taken, and all
     /// files are opened, so that those that another program removes can still be read. Writing to it fails.
     pub fn open_to_read(path: &Path) -> Result<Self, IndexError> {
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let cache = block_cache();
         let mut options = base_options(&cache);
         options.set_max_open_files(-1);
         options.set_log_level(LogLevel::Warn);
@@ -51,7 +51,7 @@ impl RocksIndex {
 
     /// Opens or creates the folder.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let cache = block_cache();
         let mut options = base_options(&cache);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -80,6 +80,11 @@ impl std::fmt::Debug for RocksIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RocksIndex").field("path", &self.db.path()).finish()
     }
+}
+
+/// A read takes no lock there, and its own estimate of how large a block is will do.
+fn block_cache() -> Cache {
+    Cache::new_hyper_clock_cache(BLOCK_CACHE_BYTES, 0)
 }
 
 fn columns(cache: &Cache) -> [ColumnFamilyDescriptor; Column::ALL.len()] {

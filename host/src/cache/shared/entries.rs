@@ -181,8 +181,8 @@ impl Shared {
         let too_old = || self.purges.is_before_floor(entry.head.sequence.0);
         if newer.is_none() && !too_old() {
             self.hot.insert(entry, &[], false);
-            // Purges may have been forgotten in this moment.
-            if too_old() {
+            // Purges may have been forgotten in this moment, and the entry removed.
+            if too_old() || self.removals.has(entry.id) {
                 self.hot.remove(&entry.key, &entry.variant, entry.id);
             }
         }

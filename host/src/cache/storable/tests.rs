@@ -1,6 +1,9 @@
 mod settings;
 
-use http::HeaderValue;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::ETAG;
 use proptest::prelude::*;
 
 use super::*;
@@ -265,6 +268,27 @@ fn fields_that_are_not_for_all_are_not_kept() {
         ("content-type", "text/plain"),
     ]);
     assert_eq!(headers_to_keep(&response), kept);
+}
+
+#[test]
+fn what_is_kept_holds_nothing_of_what_was_read_with_it() {
+    let owner = Arc::new(b"etag: \"1\"".to_vec());
+    let read = Bytes::from_owner(Lent(owner.clone()));
+    let value = HeaderValue::from_maybe_shared(read.slice(6..)).unwrap();
+    drop(read);
+    let response = HeaderMap::from_iter([(ETAG, value)]);
+    assert_eq!(Arc::strong_count(&owner), 2);
+    let kept = headers_to_keep(&response);
+    drop(response);
+    assert_eq!((Arc::strong_count(&owner), kept[ETAG].to_str().unwrap()), (1, "\"1\""));
+}
+
+struct Lent(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 proptest! {

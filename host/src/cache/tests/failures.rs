@@ -69,3 +69,21 @@ async fn a_disk_that_failed_before_the_clock_went_back_is_used_again() {
     assert!(rig.keep("/b", &bytes(100_000)).await);
     assert_eq!(rig.cache.stats().disk_error, None);
 }
+
+#[tokio::test]
+async fn what_was_removed_is_gone_before_the_disk_has_removed_it() {
+    let rig = Rig::new();
+    assert!(rig.keep("/a", b"body").await);
+    rig.settle().await;
+    let entry = rig.find("/a").await.unwrap().entry;
+    rig.index.fail_writes(true);
+    rig.cache.remove(&entry);
+    assert_eq!(rig.get("/a").await, None, "its record is still there");
+    rig.index.fail_writes(false);
+    rig.settle().await;
+    assert!(!rig.cache.shared.commit(&entry), "who wrote it comes late");
+    rig.cache.shared.show(&entry);
+    assert_eq!(rig.get("/a").await, None);
+    assert!(rig.keep("/a", b"next").await);
+    assert_eq!(rig.get("/a").await.unwrap().0, b"next");
+}

@@ -126,3 +126,26 @@ async fn one_large_body_takes_half_of_the_disk_at_most_and_nothing_that_is_pinne
     rig.cache.set_pins_over(20 * SLICE_BYTES, true);
     assert_eq!(taken(&rig, "/least", 18, true).await, 2);
 }
+
+/// What comes from a connection is a part of what was read from it.
+#[tokio::test]
+async fn what_is_kept_holds_nothing_of_what_was_read_with_it() {
+    for length in [100, INLINE_BYTES as usize + 1] {
+        let rig = Rig::new();
+        let read = Arc::new(bytes(length));
+        let piece = Bytes::from_owner(Lent(read.clone()));
+        let head = head(&rig.cache, "/a", Some(length as u64), false);
+        let mut writer = rig.cache.keep(&key("/a"), &HeaderMap::new(), head).1.unwrap();
+        assert!(writer.write(piece).await && writer.finish().await);
+        assert_eq!(rig.get("/a").await.unwrap(), (read.to_vec(), Tier::Memory));
+        assert_eq!(Arc::strong_count(&read), 1, "{length}");
+    }
+}
+
+struct Lent(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}

@@ -59,13 +59,17 @@ impl Rig {
         writer.finish().await
     }
 
-    pub(super) async fn get(&self, path: &str) -> Option<(Vec<u8>, Tier)> {
+    pub(super) async fn find(&self, path: &str) -> Option<Found> {
         let (key, headers) = (key(path), HeaderMap::new());
         let asked = Asked { key: &key, headers: &headers, request_path: path };
-        let found = match self.cache.lookup_memory(&asked) {
-            Some(found) => found,
-            None => self.cache.lookup_disk(&asked).await?,
-        };
+        match self.cache.lookup_memory(&asked) {
+            Some(found) => Some(found),
+            None => self.cache.lookup_disk(&asked).await,
+        }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Option<(Vec<u8>, Tier)> {
+        let found = self.find(path).await?;
         read(&found.entry).await.map(|body| (body, found.tier))
     }
 }

@@ -11,13 +11,12 @@ mod step;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Proxy;
-use crate::warm::{Order, Told, Wanted};
+use crate::warm::{Interrupted, Order, Told, Wanted, Warming};
 
 pub(super) use one::{NotKept, one};
 pub(super) use sources::path_of;
@@ -35,9 +34,6 @@ impl Default for Jobs {
         Self(Arc::new(Semaphore::new(JOBS_MOST)))
     }
 }
-
-/// A warm-up under way: what becomes of each thing, as it is known. It ends when this is dropped.
-pub type Warming = BoxStream<'static, Told>;
 
 /// Something of a list.
 #[derive(Debug)]
@@ -69,7 +65,7 @@ fn all(
     headers: HeaderMap,
     jobs: usize,
     permit: OwnedSemaphorePermit,
-) -> impl stream::Stream<Item = Told> + Send + 'static {
+) -> impl stream::Stream<Item = Result<Told, Interrupted>> + Send + 'static {
     let headers = Arc::new(headers);
     let each = move |item: Item| {
         let (proxy, headers) = (Arc::clone(&proxy), Arc::clone(&headers));
@@ -84,10 +80,16 @@ fn all(
             match &told.outcome {
                 Ok(kept) if kept.fetched => _ = proxy.metrics.warmed.inc(),
                 Ok(_) => {}
+                // Whatever reason it gave.
+                Err(_) if proxy.cache.is_closing() => return Err(Interrupted),
                 Err(_) => _ = proxy.metrics.not_warmed.inc(),
             }
-            told
+            Ok(told)
         }
     };
-    items.map(each).buffer_unordered(jobs).inspect(move |_| _ = &permit)
+    let told = items.map(each).buffer_unordered(jobs).inspect(move |_| _ = &permit);
+    told.scan(false, |ended, told| {
+        let said = (!*ended).then(|| told.inspect_err(|_| *ended = true));
+        std::future::ready(said)
+    })
 }

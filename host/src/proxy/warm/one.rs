@@ -31,6 +31,7 @@ use crate::cache::Asked;
 use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::key::CacheKey;
 use crate::local::Local;
+use crate::semantics::authority::Authority;
 use crate::tls::Source as CertificateSource;
 use crate::warm::{Kept, Wanted, item};
 
@@ -123,14 +124,21 @@ pub(super) async fn body(
     headers: &HeaderMap,
     most: usize,
 ) -> Result<bytes::Bytes, String> {
-    let routed = routed(proxy, wanted, headers)?;
-    let mut answer = match step::warm(routed, Duration::ZERO, None).await {
-        Warm::Kept(answer, _) | Warm::Answered(answer) => answer,
-        Warm::NotKept(_) => return Err("it is not for the cache".to_owned()),
+    let mut wanted = Cow::Borrowed(wanted);
+    let mut tries = 0;
+    let mut answer = loop {
+        let routed = routed(proxy, &wanted, headers)?;
+        let answer = match step::warm(routed, Duration::ZERO, None).await {
+            Warm::Kept(answer, _) | Warm::Answered(answer) => answer,
+            Warm::NotKept(_) => return Err("it is not for the cache".to_owned()),
+        };
+        tries += 1;
+        match redirected(&answer, &wanted) {
+            _ if answer.status.is_success() => break answer,
+            Some(elsewhere) if tries < TRIES => wanted = Cow::Owned(elsewhere),
+            _ => return Err(said(&answer).why),
+        }
     };
-    if !answer.status.is_success() {
-        return Err(said(&answer).why);
-    }
     let mut pieces: Pieces = match std::mem::replace(&mut answer.source, Source::Nothing) {
         Source::Nothing => return Ok(bytes::Bytes::new()),
         Source::Bytes(bytes) => return Ok(bytes),
@@ -192,13 +200,21 @@ fn entry_bytes(entry: &Entry) -> u64 {
     size_of(entry).unwrap_or(0)
 }
 
-/// Where a policy has it instead: `/about` for `/about.html`, or `/a/` for `/a`.
+/// Where policy or origin have it instead, on the same host: `/about` for `/about.html`, `/a/` for `/a`, or a URL with all of that.
 fn redirected(answer: &Deliverable, wanted: &Wanted) -> Option<Wanted> {
     let location = answer.headers.get(header::LOCATION).filter(|_| answer.status.is_redirection())?.to_str().ok()?;
-    if location.starts_with("//") || !location.starts_with('/') {
+    if location.starts_with("//") || !(location.starts_with('/') || location.contains("://")) {
         return None;
     }
-    item(Some(&wanted.authority), location).ok().map(|elsewhere| Wanted { scheme: wanted.scheme, ..elsewhere })
+    let elsewhere = item(Some(&wanted.authority), location).ok()?;
+    let host = |wanted: &Wanted| Authority::parse(&wanted.authority).ok().map(|authority| authority.host);
+    // What leads back to itself by another scheme is the host's own affair.
+    let other = elsewhere.target != wanted.target;
+    (other && host(&elsewhere) == host(wanted)).then(|| Wanted {
+        scheme: wanted.scheme,
+        authority: wanted.authority.clone(),
+        target: elsewhere.target,
+    })
 }
 
 /// Why something is not kept.
@@ -229,8 +245,7 @@ fn routed(proxy: &Arc<Proxy>, wanted: &Wanted, fields: &HeaderMap) -> Result<Rou
     }
     let request = request.header(header::HOST, &wanted.authority).body(None::<Upload>);
     let request = request.map_err(|error| format!("it cannot be asked for: {error}"))?;
-    let authority =
-        crate::semantics::authority::Authority::parse(&wanted.authority).map_err(|error| error.to_string())?;
+    let authority = Authority::parse(&wanted.authority).map_err(|error| error.to_string())?;
     let site = generation.route(&authority.host).map(Local::of).ok_or("there is no such host here")?;
     let https = &site.host.settings.https;
     if let Some(canonical) = https.canonical.as_ref().filter(|canonical| **canonical != authority.host) {

@@ -9,12 +9,13 @@ fn read(body: &str) -> Result<Order, String> {
 #[test]
 fn paths_are_of_the_host_and_urls_of_their_own() {
     let order = read(
-        r#"{"host": "a.test:8080", "paths": ["/a?x=1", "https://b.test/ü b#c", "B.test?x"], "prefixes": ["/"], "jobs": 9}"#,
+        r#"{"host": "a.test:8080", "paths": ["/a?x=1", "https://b.test/ü b#c", "HTTP://B.test?x"], "prefixes": ["/"], "jobs": 9}"#,
     )
     .expect("an order");
     let urls: Vec<String> = order.wanted.iter().map(Wanted::url).collect();
-    assert_eq!(urls, ["a.test:8080/a?x=1", "https://b.test/%C3%BC%20b", "B.test/?x"]);
+    assert_eq!(urls, ["a.test:8080/a?x=1", "https://b.test/%C3%BC%20b", "http://B.test/?x"]);
     assert_eq!((order.prefixes[0].target.as_str(), order.jobs), ("/", 9));
+    assert_eq!(item(None, "b.test/x").expect("a URL").url(), "b.test/x");
     assert_eq!(read(r#"{"sitemaps": ["http://a.test/s.xml"]}"#).expect("an order").jobs, JOBS);
 }
 
@@ -27,6 +28,7 @@ fn what_is_not_clear_is_refused_with_its_place() {
         (r#"{"path": ["/a"]}"#, "unknown field `path`"),
         (r#"{"host": "a.test", "paths": ["/a", "/a/../b"]}"#, "\"paths[1]\" is no path: the path has a dot segment"),
         (r#"{"paths": ["/a"]}"#, "\"paths[0]\" is not a URL"),
+        (r#"{"host": "a.test", "paths": ["img/a"]}"#, "\"paths[0]\" begins with neither a slash nor a scheme"),
         (r#"{"paths": ["ftp://a.test/"]}"#, "\"paths[0]\" is not a URL of http or https"),
         (r#"{"host": "*.test", "paths": ["/a"]}"#, "\"host\" is a name as clients ask for it"),
         (r#"{"host": "a.test", "prefixes": ["/a?b"]}"#, "\"prefixes[0]\" has a query"),
