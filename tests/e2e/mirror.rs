@@ -133,7 +133,7 @@ async fn what_a_bucket_tells_counts_at_once() {
     let answer = host.admin("POST", "/events").body(bad.to_string()).send().await;
     assert_eq!(answer.status(400).json()["errors"][0]["at"], "Records[1]");
     host.admin_without_token("POST", "/events").body(bad.to_string()).send().await.status(401);
-    // It is told before it has sent all.
+    // Not a reset, though it is far too long.
     host.admin("POST", "/events").body("x".repeat(30 << 20)).send().await.status(413);
 }
 

@@ -291,7 +291,25 @@ async fn it_goes_on_with_the_program_that_takes_over() {
     let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let (fetched, fresh, failed) = done(&lines);
     assert_eq!((fetched + fresh, failed, lines.len()), (60, 0, 61), "{lines:?}");
-    for path in ["/0", "/30", "/59"] {
-        host.get(path).await.expect(200, "page").cache("hit");
+    for number in 0..60 {
+        host.get(&format!("/{number}")).await.expect(200, "page").cache("hit");
     }
+}
+
+#[tokio::test]
+async fn it_goes_on_though_nothing_was_told_before() {
+    let (gated, gate) = ok(generated(3, 3_000_000)).cache_control("max-age=600").gated(1_000_000);
+    let origin = Origin::serving("/large", gated).await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    let upgrading = async {
+        origin.wait_for_requests(1).await;
+        host.signal(libc::SIGUSR2);
+        // The new program asks anew.
+        origin.wait_for_requests(2).await;
+        gate.open();
+    };
+    let (told, ()) = tokio::join!(host.asking(&["warm", "--host", "a.test", "/large"]), upgrading);
+    host.succeeded_by_signal().await;
+    told.code(0);
+    host.get("/large").await.expect(200, pattern(3, 0..3_000_000)).cache("hit");
 }

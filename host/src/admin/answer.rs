@@ -342,9 +342,11 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let too_long = || failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {most_bytes} bytes"));
+    let mut length = 0;
     let all = async {
         let mut body = std::pin::pin!(body);
-        let (mut read, mut length) = (BytesMut::new(), 0);
+        let mut read = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             length += data.len();
@@ -358,13 +360,11 @@ where
                 break;
             }
         }
-        Ok::<_, B::Error>((length <= most_bytes).then(|| read.freeze()))
+        Ok::<_, B::Error>(read.freeze())
     };
     match tokio::time::timeout(at_most, all).await {
-        Ok(Ok(Some(body))) => Ok(body),
-        Ok(Ok(None)) => {
-            Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {most_bytes} bytes")))
-        }
+        _ if length > most_bytes => Err(too_long()),
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => Err(failure(StatusCode::BAD_REQUEST, &format!("cannot read the body: {}", error.into()))),
         Err(_) => Err(failure(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
     }

@@ -122,12 +122,13 @@ impl Entry {
     pub(super) fn weight(&self) -> u64 {
         /// The entry, its slot, two places in the table of a cache that remembers what left, and what allocators round up.
         const AROUND: usize = size_of::<Entry>() + 512;
-        /// A place in a map of fields.
+        /// A place in a map of fields, and one for a further value of a field.
         const FIELD: usize = 112;
+        const FURTHER: usize = 80;
         let sent = self.head.as_sent.as_ref().map(|sent| &sent.headers);
         let map = |map: &HeaderMap| {
             let values: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-            map.capacity() * FIELD + values
+            map.capacity() * FIELD + (map.len() - map.keys_len()) * FURTHER + values
         };
         let fields = map(&self.head.headers) + sent.map_or(0, map);
         let tags: usize = self.head.tags.iter().map(|tag| tag.len() + 32).sum();

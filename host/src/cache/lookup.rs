@@ -67,7 +67,9 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<F
                 return Ok(Found { entry: found.entry, tier });
             }
         }
-        return Ok(Found { entry, tier: Tier::Disk });
+        if !removed() {
+            return Ok(Found { entry, tier: Tier::Disk });
+        }
     }
     Err(if base.field_sets.is_empty() { Absent::Key } else { Absent::Unknown })
 }

@@ -277,6 +277,11 @@ impl Cache {
         self.shared.is_closing()
     }
 
+    /// Cancelled when nothing is kept any more.
+    pub fn closing(&self) -> tokio_util::sync::CancellationToken {
+        self.shared.cancel.load().as_ref().clone()
+    }
+
     /// Forgets one entry and its body.
     pub fn remove(&self, entry: &Arc<Entry>) {
         self.shared.forget(entry);

@@ -2,7 +2,8 @@
 //!
 //! An entry leaves the index on the blocking pool, and until then, or behind it, somebody may read its record, show it in memory or
 //! commit it: a fill that just ends, or a lookup that has read the record already. Everybody who puts an entry somewhere looks here
-//! *afterwards*, and takes it back; removing notes it here first. So it is gone for all that ask after it was removed.
+//! *afterwards*, and takes it back; removing notes it here first. So it is gone for all that ask after it was removed. Where the disk
+//! refuses to remove the record (which is counted and told as any error of its), that holds as long as the program remembers it.
 
 use std::collections::{HashSet, VecDeque};
 

@@ -272,6 +272,14 @@ impl Shared {
         bytes.saturating_sub(self.leaving_bytes.load(Ordering::Relaxed))
     }
 
+    /// Puts a newer form of an entry in its place in memory, if it stands there.
+    pub fn replace_in_memory(&self, entry: &Arc<Entry>) {
+        self.hot.replace(entry);
+        if self.removals.has(entry.id) {
+            self.hide(entry);
+        }
+    }
+
     /// The head of an entry is replaced; the body stays.
     pub fn freshen(self: &Arc<Self>, entry: &Arc<Entry>, mut head: EntryHead) -> Arc<Entry> {
         if let EntryBody::Inline(bytes) = &entry.body {
@@ -291,7 +299,7 @@ impl Shared {
                 body.state.lock().latest = Some(fresh.clone());
             }
         }
-        self.hot.replace(&fresh);
+        self.replace_in_memory(&fresh);
         let (shared, to_write) = (self.clone(), fresh.clone());
         if self.disk_takes(0) {
             self.tracker.spawn_blocking(move || {

@@ -34,7 +34,7 @@ impl Shared {
     /// The same for an entry in memory, where it takes the other's place.
     pub fn stale_in_memory(&self, entry: &Arc<Entry>, at: Timestamp) -> Arc<Entry> {
         let stale = self.as_judged(entry, Verdict::Stale(at));
-        self.hot.replace(&stale);
+        self.replace_in_memory(&stale);
         stale
     }
 }

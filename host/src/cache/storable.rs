@@ -340,21 +340,21 @@ pub fn headers_to_keep(response: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     hop_by_hop::strip(&mut kept);
-    of_its_own(&mut kept);
-    kept
+    of_its_own(&kept)
 }
 
-/// Puts all values into one piece of memory of their own. As they come they are parts of what was read from a connection, and hold all
-/// of that: some 20 KB for each entry.
-fn of_its_own(headers: &mut HeaderMap) {
+/// The same in as little memory as it takes, and all values in one piece of their own. As they come they are parts of what was read
+/// from a connection, and hold all of that: some 20 KB for each entry.
+fn of_its_own(headers: &HeaderMap) -> HeaderMap {
     let mut values = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
     headers.values().for_each(|value| values.extend_from_slice(value.as_bytes()));
     let mut values = values.freeze();
-    for value in headers.values_mut() {
-        if let Ok(own) = HeaderValue::from_maybe_shared(values.split_to(value.len())) {
-            *value = own;
-        }
+    let mut own = HeaderMap::with_capacity(headers.keys_len());
+    for (name, value) in headers {
+        let copy = HeaderValue::from_maybe_shared(values.split_to(value.len()));
+        own.append(name, copy.unwrap_or_else(|_| value.clone()));
     }
+    own
 }
 
 /// The fields that `no-cache` or `private` name: in the answer to the request that brought them, and not kept.

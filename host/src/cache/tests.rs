@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 use proptest::prelude::*;
 
-use super::entry::{BLOCK_BYTES, EntryBody, INLINE_BYTES, SLICE_BYTES};
+use super::entry::{BLOCK_BYTES, EntryBody, SLICE_BYTES};
 use super::fill::{Followed, Piece};
 use super::freshness::{Retention, Timing};
 use super::hot::Look;

@@ -1,7 +1,7 @@
 //! `proxyhost warm`: lists of any length, sitemaps and what origins have, fetched by the running program. A list is sent in parts;
 //! what becomes of each thing is told as it is known.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use proxyhost::units::ByteSize;
-use proxyhost::warm::{self, Tally};
+use proxyhost::warm::{self, Kept, Tally};
 use serde_json::{Map, Value, json};
 
 use super::admin::Admin;
@@ -22,9 +22,12 @@ use super::{Door, Failure};
 const PART_LINES: usize = 2_000;
 /// ... and their bytes.
 const PART_BYTES: usize = 1 << 20;
-/// How often a part is asked for again that broke off without anything new: a program that takes over answers at once.
-const TRIES: u32 = 5;
+/// How often a part is asked for again that broke off without anything new: a program that takes over answers at once, and one that
+/// is started again soon.
+const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
+/// What was told of a part, at most: more than that is not asked for again by itself.
+const TOLD_MOST: usize = 1 << 20;
 
 /// What is fetched, and how.
 #[derive(Debug, Args)]
@@ -136,12 +139,10 @@ fn send(
         }
         let failure =
             asked.map_or_else(Failure::from, |()| Failure::Other("the running program ended in the middle".to_owned()));
-        // Another one may have taken over. What was told already is fresh there.
+        // Another one may have taken over. What was told already is fresh there, as a rule.
         tries = if progress.told.len() > before { 1 } else { tries + 1 };
-        if progress.told.is_empty() && !progress.interrupted
-            || tries == TRIES
-            || matches!(failure, Failure::Mendable(_))
-        {
+        let in_vain = !progress.heard || tries == TRIES || progress.told.len() >= TOLD_MOST;
+        if in_vain || matches!(failure, Failure::Mendable(_)) {
             return Err(with(failure, progress));
         }
         progress.again = true;
@@ -173,19 +174,19 @@ struct Progress {
     json: bool,
     line: ProgressLine,
     place: Option<Place>,
-    /// Things of this part that were told, by a hash of each.
-    told: HashSet<u64>,
+    /// Things of this part that were told, by a hash of each; none: it could not be had.
+    told: HashMap<u64, Option<Kept>>,
     /// It is asked for again: those that were told are not counted once more.
     again: bool,
-    /// The program said that another one would go on.
-    interrupted: bool,
+    /// The program has begun to answer.
+    heard: bool,
 }
 
 impl Progress {
     /// A part is asked for.
     fn begin(&mut self, place: Option<Place>) {
         self.told.clear();
-        (self.place, self.again, self.interrupted) = (place, false, false);
+        (self.place, self.again, self.heard) = (place, false, false);
     }
 
     /// A line of the answer; whether it was the last.
@@ -193,30 +194,53 @@ impl Progress {
         if line.get("done").is_some() {
             return true;
         }
-        self.interrupted |= line.get("interrupted").is_some();
-        if let Some(url) = line["url"].as_str() {
-            let mut hasher = DefaultHasher::new();
-            url.hash(&mut hasher);
-            if !self.told.insert(hasher.finish()) && self.again {
-                return false;
-            }
-        }
+        self.heard = true;
+        let text = |name: &str| line[name].as_str().unwrap_or_default();
         let bytes = line["bytes"].as_u64().unwrap_or(0);
-        match line["result"].as_str() {
-            Some("fetched") => self.tally.count(&Ok(warm::Kept { fetched: true, bytes })),
-            Some("fresh") => self.tally.count(&Ok(warm::Kept { fetched: false, bytes })),
-            Some("failed") if !self.json => {
-                let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-                self.failed(&text("url"), &text("because"));
-            }
-            Some("failed") => self.tally.failed += 1,
-            _ => {}
+        let kept = match text("result") {
+            "fetched" => Some(Kept { fetched: true, bytes }),
+            "fresh" => Some(Kept { fetched: false, bytes }),
+            "failed" => None,
+            // How far it is, or that another program goes on.
+            _ => return false,
+        };
+        if !self.is_news(text("url"), kept) {
+            return false;
         }
-        if self.json && line.get("result").is_some() {
+        match kept {
+            None if !self.json => self.failed(text("url"), text("because")),
+            _ => self.tally.count(&kept.ok_or_else(String::new)),
+        }
+        if self.json {
             say(&line.to_string());
         }
         self.draw();
         false
+    }
+
+    /// Takes note of a thing; not of one that another program told in the same way before. Where it was another, that counts no
+    /// more.
+    fn is_news(&mut self, url: &str, kept: Option<Kept>) -> bool {
+        let mut hasher = DefaultHasher::new();
+        url.hash(&mut hasher);
+        let thing = hasher.finish();
+        let before = self.told.get(&thing).copied();
+        if before.is_some() || self.told.len() < TOLD_MOST {
+            self.told.insert(thing, kept);
+        }
+        let Some(before) = before.filter(|_| self.again) else { return true };
+        if before.is_some() == kept.is_some() {
+            return false;
+        }
+        match before {
+            Some(Kept { fetched: true, bytes }) => {
+                self.tally.fetched -= 1;
+                self.tally.bytes -= bytes;
+            }
+            Some(_) => self.tally.fresh -= 1,
+            None => self.tally.failed -= 1,
+        }
+        true
     }
 
     fn failed(&mut self, what: &str, why: &str) {
@@ -273,8 +297,18 @@ mod tests {
         ] {
             assert!(!progress.take(&line));
         }
+        // Another program goes on: what it tells alike is the same, and what it tells otherwise is so.
+        progress.again = true;
+        for line in [
+            json!({ "url": "a", "result": "fresh", "bytes": 1000 }),
+            json!({ "url": "b", "result": "failed", "because": "x" }),
+            json!({ "url": "c", "result": "fetched", "bytes": 5 }),
+            json!({ "url": "d", "result": "fresh", "bytes": 5 }),
+        ] {
+            assert!(!progress.take(&line));
+        }
         assert!(progress.take(&json!({ "done": {} })));
-        assert_eq!(progress.tally, Tally { fetched: 1, fresh: 1, failed: 1, bytes: 1000 });
+        assert_eq!(progress.tally, Tally { fetched: 2, fresh: 1, failed: 1, bytes: 1005 });
         assert!(progress.counts().ends_with("1 fresh, 1 failed"), "{}", progress.counts());
         assert!(matches!(progress.end(), Err(Failure::Other(_))));
     }

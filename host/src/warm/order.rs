@@ -138,7 +138,9 @@ pub fn item(host: Option<&str>, text: &str) -> Result<Wanted, String> {
     let (scheme, named, target) = match (host, text.starts_with('/')) {
         (Some(host), true) => (None, host, text),
         (None, true) => return Err("is not a URL, and there is no \"host\"".to_owned()),
-        (Some(_), false) if !text.contains("://") => return Err("begins with neither a slash nor a scheme".to_owned()),
+        (Some(_), false) if text.find("://").is_none_or(|at| text[..at].contains(['/', '?'])) => {
+            return Err("begins with neither a slash nor a scheme".to_owned());
+        }
         _ => {
             let (scheme, rest) = match text.split_once("://") {
                 Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Some("https"), rest),

@@ -48,9 +48,6 @@ pub enum SitemapError {
 
 /// Reads what a host answered with: XML, or gzip of it.
 pub fn read(body: Bytes, each: impl FnMut(Named) -> ControlFlow<()>) -> Result<(), SitemapError> {
-    if body.starts_with(&[0xff, 0xfe]) || body.starts_with(&[0xfe, 0xff]) {
-        return Err(SitemapError::Other("it is UTF-16, and sitemaps are UTF-8".to_owned()));
-    }
     let packed = body.starts_with(&[0x1f, 0x8b]);
     let cursor = Cursor::new(body);
     if packed { read_xml(BufReader::new(MultiGzDecoder::new(cursor)), each) } else { read_xml(cursor, each) }
@@ -58,7 +55,13 @@ pub fn read(body: Bytes, each: impl FnMut(Named) -> ControlFlow<()>) -> Result<(
 
 /// Reads until `each` has enough.
 fn read_xml(from: impl BufRead, mut each: impl FnMut(Named) -> ControlFlow<()>) -> Result<(), SitemapError> {
-    let mut xml = Reader::from_reader(BufReader::new(Bounded { from, left: MOST_BYTES }));
+    let mut from = BufReader::new(Bounded { from, left: MOST_BYTES });
+    // An error is met again when it is read.
+    let begins = from.fill_buf().unwrap_or_default();
+    if [[0xff, 0xfe], [0xfe, 0xff]].iter().any(|mark| begins.starts_with(mark)) {
+        return Err(SitemapError::Other("it is UTF-16, and sitemaps are UTF-8".to_owned()));
+    }
+    let mut xml = Reader::from_reader(from);
     let mut buffer = Vec::new();
     let mut depth = 0_usize;
     let (mut of_index, mut in_item, mut url) = (None, false, None::<String>);
@@ -221,7 +224,10 @@ mod tests {
             let error = named(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");
         }
-        assert!(named(&[0xff, 0xfe, b'<', 0]).expect_err("UTF-16").to_string().contains("UTF-16"));
+        let wide = [0xff, 0xfe, b'<', 0];
+        for text in [wide.to_vec(), packed(&wide)] {
+            assert!(named(&text).expect_err("UTF-16").to_string().contains("UTF-16"));
+        }
         let broken = &packed(PAGES.as_bytes())[..60];
         assert!(named(broken).is_err());
         let long = format!("<urlset><url><loc>{}</loc></url></urlset>", "a".repeat(URL_BYTES + 1));

@@ -145,6 +145,12 @@ fn origin_port(cache: Option<&Path>) -> Result<u16> {
     match fs::read_to_string(&file) {
         Ok(text) => text.trim().parse().with_context(|| format!("{} has no port", file.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            ensure!(
+                !cache.exists(),
+                "{} is there, and {} is not: nobody knows its keys",
+                cache.display(),
+                file.display()
+            );
             fs::create_dir_all(cache.parent().unwrap_or(cache))?;
             fs::write(&file, port.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
             Ok(port)

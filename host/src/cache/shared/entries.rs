@@ -141,6 +141,9 @@ impl Shared {
         self.fills.fetch_add(1, Ordering::Relaxed);
         self.live(key).write().entry(key.clone()).or_default().push(entry.clone());
         self.hot.insert(&entry, &[], false);
+        if self.removals.has(id) {
+            self.hide(&entry);
+        }
         (entry.clone(), Some(Writer::of_entry(self.clone(), entry, body, number, position, limit)))
     }
 

@@ -130,7 +130,8 @@ async fn one_large_body_takes_half_of_the_disk_at_most_and_nothing_that_is_pinne
 /// What comes from a connection is a part of what was read from it.
 #[tokio::test]
 async fn what_is_kept_holds_nothing_of_what_was_read_with_it() {
-    for length in [100, INLINE_BYTES as usize + 1] {
+    // The second's last slice is too small for the region.
+    for length in [100, SLICE_BYTES as usize + 100] {
         let rig = Rig::new();
         let read = Arc::new(bytes(length));
         let piece = Bytes::from_owner(Lent(read.clone()));

@@ -67,6 +67,7 @@ fn all(
     permit: OwnedSemaphorePermit,
 ) -> impl stream::Stream<Item = Result<Told, Interrupted>> + Send + 'static {
     let headers = Arc::new(headers);
+    let closing = proxy.cache.closing();
     let each = move |item: Item| {
         let (proxy, headers) = (Arc::clone(&proxy), Arc::clone(&headers));
         async move {
@@ -77,19 +78,21 @@ fn all(
                     Told { url: wanted.url(), outcome }
                 }
             };
+            // Whatever it says: what memory alone has by now, nobody finds after this.
+            if proxy.cache.is_closing() {
+                return Err(Interrupted);
+            }
             match &told.outcome {
                 Ok(kept) if kept.fetched => _ = proxy.metrics.warmed.inc(),
                 Ok(_) => {}
-                // Whatever reason it gave.
-                Err(_) if proxy.cache.is_closing() => return Err(Interrupted),
                 Err(_) => _ = proxy.metrics.not_warmed.inc(),
             }
             Ok(told)
         }
     };
     let told = items.map(each).buffer_unordered(jobs).inspect(move |_| _ = &permit);
-    told.scan(false, |ended, told| {
-        let said = (!*ended).then(|| told.inspect_err(|_| *ended = true));
-        std::future::ready(said)
-    })
+    let interrupted = closing.clone();
+    let last = stream::once(async move { interrupted.is_cancelled().then_some(Err(Interrupted)) });
+    // At once, and not when the next thing is done: who waits is cut off soon.
+    told.take_until(closing.cancelled_owned()).chain(last.filter_map(std::future::ready))
 }

@@ -32,8 +32,9 @@ use crate::cache::entry::{Entry, EntryBody};
 use crate::cache::key::CacheKey;
 use crate::local::Local;
 use crate::semantics::authority::Authority;
+use crate::semantics::reference::Base;
 use crate::tls::Source as CertificateSource;
-use crate::warm::{Kept, Wanted, item};
+use crate::warm::{Kept, Wanted};
 
 /// How often something is asked for that was purged on its way, or that a policy has under another path.
 const TRIES: usize = 4;
@@ -200,21 +201,17 @@ fn entry_bytes(entry: &Entry) -> u64 {
     size_of(entry).unwrap_or(0)
 }
 
-/// Where policy or origin have it instead, on the same host: `/about` for `/about.html`, `/a/` for `/a`, or a URL with all of that.
+/// Where policy or origin have it instead, on the same host and by either scheme: `/about` for `/about.html`, `/a/` for `/a`.
 fn redirected(answer: &Deliverable, wanted: &Wanted) -> Option<Wanted> {
     let location = answer.headers.get(header::LOCATION).filter(|_| answer.status.is_redirection())?.to_str().ok()?;
-    if location.starts_with("//") || !(location.starts_with('/') || location.contains("://")) {
-        return None;
-    }
-    let elsewhere = item(Some(&wanted.authority), location).ok()?;
-    let host = |wanted: &Wanted| Authority::parse(&wanted.authority).ok().map(|authority| authority.host);
+    let Authority { host, port } = Authority::parse(&wanted.authority).ok()?;
+    let by = |(scheme, own)| {
+        let port = port.filter(|port| *port != own);
+        Base { scheme, host: &host, port, raw: &wanted.target }.same_origin(location)
+    };
+    let elsewhere = [("http", 80), ("https", 443)].into_iter().find_map(by)?;
     // What leads back to itself by another scheme is the host's own affair.
-    let other = elsewhere.target != wanted.target;
-    (other && host(&elsewhere) == host(wanted)).then(|| Wanted {
-        scheme: wanted.scheme,
-        authority: wanted.authority.clone(),
-        target: elsewhere.target,
-    })
+    (elsewhere.raw() != wanted.target).then(|| Wanted { target: elsewhere.raw().to_owned(), ..wanted.clone() })
 }
 
 /// Why something is not kept.

@@ -28,6 +28,7 @@ fn what_is_not_clear_is_refused_with_its_place() {
         (r#"{"path": ["/a"]}"#, "unknown field `path`"),
         (r#"{"host": "a.test", "paths": ["/a", "/a/../b"]}"#, "\"paths[1]\" is no path: the path has a dot segment"),
         (r#"{"paths": ["/a"]}"#, "\"paths[0]\" is not a URL"),
+        (r#"{"host": "a.test", "paths": ["img/a?u=http://b"]}"#, "begins with neither a slash nor a scheme"),
         (r#"{"host": "a.test", "paths": ["img/a"]}"#, "\"paths[0]\" begins with neither a slash nor a scheme"),
         (r#"{"paths": ["ftp://a.test/"]}"#, "\"paths[0]\" is not a URL of http or https"),
         (r#"{"host": "*.test", "paths": ["/a"]}"#, "\"host\" is a name as clients ask for it"),
