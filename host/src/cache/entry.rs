@@ -121,7 +121,7 @@ impl Entry {
     /// Bytes that it takes in memory, about; slices of the body not counted.
     pub(super) fn weight(&self) -> u64 {
         /// The entry, its slot, two places in the table of a cache that remembers what left, and what allocators round up.
-        const AROUND: usize = size_of::<Entry>() + 512;
+        const AROUND: usize = size_of::<Entry>() + 600;
         /// A place in a map of fields, and one for a further value of a field.
         const FIELD: usize = 112;
         const FURTHER: usize = 80;

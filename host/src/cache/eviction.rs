@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::disk::{Disk, DiskError};
-use super::entry::{Entry, EntryBody};
+use super::entry::EntryBody;
+use super::hot::Used;
 use super::index::schema::{self, RecencyRecord};
 use super::index::{Change, Column};
 use super::shared::Shared;
@@ -26,29 +27,24 @@ pub(super) fn flush_uses(shared: &Arc<Shared>) {
     let noted = shared.take_noted();
     let mut brought_back = 0;
     let Some(disk) = shared.disk.load_full().filter(|_| shared.disk_takes(0)) else {
-        noted.iter().for_each(|slot| slot.noted.store(false, Ordering::Relaxed));
+        noted.iter().for_each(|used| used.noted.store(false, Ordering::Relaxed));
         return;
     };
     let now = shared.clock.now().as_secs();
     for chunk in noted.chunks(super::index::CHUNK) {
         let mut changes = Vec::with_capacity(chunk.len());
-        for slot in chunk {
-            slot.noted.store(false, Ordering::Relaxed);
-            let uses = slot.uses.swap(0, Ordering::Relaxed);
-            let entry = &slot.entry;
-            let full_key = schema::full_key(entry.key.as_bytes(), &entry.variant.0);
+        for used in chunk {
+            used.noted.store(false, Ordering::Relaxed);
+            let uses = used.uses.swap(0, Ordering::Relaxed);
+            let full_key = schema::full_key(used.key.as_bytes(), &used.variant.0);
             // Of what is in the index; an entry that was replaced must not come back as a use.
-            let Some(record) = shared.counted(disk.recency(&full_key)).flatten().filter(|old| old.id == entry.id)
-            else {
-                if uses > 0 && brought_back < BROUGHT_BACK && bring_back(shared, entry) {
+            let Some(record) = shared.counted(disk.recency(&full_key)).flatten().filter(|old| old.id == used.id) else {
+                if uses > 0 && brought_back < BROUGHT_BACK && bring_back(shared, used) {
                     brought_back += 1;
                 }
                 continue;
             };
-            let size = match &entry.body {
-                EntryBody::Inline(bytes) => bytes.len() as u64,
-                EntryBody::Sliced(body) => body.slices_on_disk() * super::entry::SLICE_BYTES,
-            };
+            let size = used.size().unwrap_or(record.size);
             let Use { last_use, uses, .. } = disk.used_again(&record, uses, now);
             let record = RecencyRecord { last_use, uses, size, ..record };
             changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key).to_vec(), record.encode()));
@@ -60,10 +56,10 @@ pub(super) fn flush_uses(shared: &Arc<Shared>) {
 }
 
 /// Blocking: writes down again what was evicted from the disk while memory served it. A restart shall find what is asked for.
-fn bring_back(shared: &Arc<Shared>, entry: &Arc<Entry>) -> bool {
+fn bring_back(shared: &Arc<Shared>, used: &Used) -> bool {
+    let Some(entry) = shared.hot.standing(&used.key, &used.variant, used.id) else { return false };
     matches!(&entry.body, EntryBody::Inline(bytes) if shared.disk_takes_of(entry.key.host(), bytes.len() as u64))
-        && shared.hot.holds(entry)
-        && shared.commit(entry)
+        && shared.commit(&entry)
 }
 
 /// Blocking: evicts some entries of hosts that are over their budgets, and if the disk is over its own. Returns whether there is

@@ -89,7 +89,7 @@ pub(super) fn find(shared: &Shared, key: &CacheKey, hash: u64, request_path: &st
 /// Copies what was found in the memory tier, if it is small, in use, and the only entry of its key.
 pub(super) fn offer(shared: &Shared, hash: u64, slot: &Arc<Slot>) {
     let EntryBody::Inline(body) = &slot.entry.body else { return };
-    if slot.weight > COPY_BYTES_MAX || slot.uses.load(Ordering::Relaxed) < USES_MIN {
+    if slot.weight > COPY_BYTES_MAX || slot.used.uses.load(Ordering::Relaxed) < USES_MIN {
         return;
     }
     let known = |copied: &Copied| copied.cache == shared.number && Arc::ptr_eq(&copied.slot, slot);

@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
-use super::entry::{BLOCK_BYTES, Entry, SLICE_BYTES};
+use super::body::SlicedBody;
+use super::entry::{BLOCK_BYTES, Entry, EntryBody, SLICE_BYTES};
 use super::key::CacheKey;
 use super::vary::{MAX_VARIANTS, VariantKey, VaryFields};
 use crate::region::Region;
@@ -52,16 +53,58 @@ impl Equivalent<Place> for PlaceRef<'_> {
     }
 }
 
+/// The uses of an entry that wait to be written down. That may take longer than the entry is in memory, so it has nothing of its
+/// head or its body.
+#[derive(Debug)]
+pub(super) struct Used {
+    pub id: u64,
+    pub key: CacheKey,
+    pub variant: VariantKey,
+    /// Uses since they were last written down.
+    pub uses: AtomicU32,
+    /// Whether it waits.
+    pub noted: AtomicBool,
+    body: UsedBody,
+}
+
+#[derive(Debug)]
+enum UsedBody {
+    Inline(u64),
+    Sliced(Weak<SlicedBody>),
+}
+
+impl Used {
+    fn of(entry: &Entry) -> Arc<Self> {
+        let body = match &entry.body {
+            EntryBody::Inline(bytes) => UsedBody::Inline(bytes.len() as u64),
+            EntryBody::Sliced(body) => UsedBody::Sliced(Arc::downgrade(body)),
+        };
+        Arc::new(Self {
+            id: entry.id,
+            key: entry.key.clone(),
+            variant: entry.variant.clone(),
+            uses: AtomicU32::new(0),
+            noted: AtomicBool::new(false),
+            body,
+        })
+    }
+
+    /// Bytes that its body has on disk; none if nobody knows any more.
+    pub fn size(&self) -> Option<u64> {
+        match &self.body {
+            UsedBody::Inline(bytes) => Some(*bytes),
+            UsedBody::Sliced(body) => body.upgrade().map(|body| body.slices_on_disk() * SLICE_BYTES),
+        }
+    }
+}
+
 /// An entry in memory and what is known of its use.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub entry: Arc<Entry>,
     /// No purge up to this sequence hits the entry.
     pub clean: AtomicU64,
-    /// Uses since they were last written down.
-    pub uses: AtomicU32,
-    /// Whether it waits to have its uses written down.
-    pub noted: AtomicBool,
+    pub used: Arc<Used>,
     /// When it was last used, of variants: how many had come by then (`Hot::turn`); 0: not since it came.
     pub last_used: AtomicU64,
     /// It no longer stands in its place as the only entry of its key: copies are not to be used any more.
@@ -73,15 +116,8 @@ impl Slot {
     pub fn new(entry: Arc<Entry>) -> Arc<Self> {
         let clean = AtomicU64::new(entry.head.sequence.0);
         let weight = entry.weight();
-        Arc::new(Self {
-            entry,
-            clean,
-            uses: AtomicU32::new(0),
-            noted: AtomicBool::new(false),
-            last_used: AtomicU64::new(0),
-            moved: AtomicBool::new(false),
-            weight,
-        })
+        let used = Used::of(&entry);
+        Arc::new(Self { entry, clean, used, last_used: AtomicU64::new(0), moved: AtomicBool::new(false), weight })
     }
 
     /// Whether it stands where it was put.
@@ -461,9 +497,14 @@ impl Hot {
 
     /// Whether this entry (by id) stands in its place.
     pub fn holds(&self, entry: &Entry) -> bool {
-        match self.entries.peek(&PlaceRef { key: &entry.key, variant: &entry.variant.0 }) {
-            Some(Standing::One(slot)) | Some(Standing::Base(_, Some(slot), _)) => slot.entry.id == entry.id,
-            _ => false,
+        self.standing(&entry.key, &entry.variant, entry.id).is_some()
+    }
+
+    /// The entry with this id, if it stands in its place.
+    pub fn standing(&self, key: &CacheKey, variant: &VariantKey, id: u64) -> Option<Arc<Entry>> {
+        match self.entries.peek(&PlaceRef { key, variant: &variant.0 })? {
+            Standing::One(slot) | Standing::Base(_, Some(slot), _) if slot.entry.id == id => Some(slot.entry.clone()),
+            _ => None,
         }
     }
 

@@ -20,7 +20,7 @@ use super::disk_use::{self, DiskState};
 use super::entry::{Entry, EntryBody, EntryHead};
 use super::fill::Flights;
 use super::hosts::HostBudget;
-use super::hot::{Hot, Slot};
+use super::hot::{Hot, Slot, Used};
 use super::index::schema::{self};
 use super::index::{self, Column, IndexError, Probe};
 use super::key::CacheKey;
@@ -96,7 +96,7 @@ pub(super) struct Shared {
     pub purge_listener: ArcSwapOption<PurgeListener>,
     live: Box<[Live]>,
     bodies: Box<[Bodies]>,
-    noted: Box<[Mutex<Vec<Arc<Slot>>>]>,
+    noted: Box<[Mutex<Vec<Arc<Used>>>]>,
     next_note: AtomicUsize,
     pub fills: AtomicU64,
     pub scrub: Scrub,

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::super::body::{BodyParts, Fill, SlicedBody};
 use super::super::entry::{Entry, EntryBody, EntryHead, SLICE_BYTES};
 use super::super::front::{self, Front};
-use super::super::hot::{Look, Slot};
+use super::super::hot::{Look, Slot, Used};
 use super::super::index::schema;
 use super::super::key::CacheKey;
 use super::super::purge_table::Verdict;
@@ -75,19 +75,20 @@ impl Shared {
     }
 
     fn note_use(&self, slot: &Arc<Slot>, uses: u32) {
-        slot.uses.fetch_add(uses, Ordering::Relaxed);
-        if !slot.noted.load(Ordering::Relaxed) && !slot.noted.swap(true, Ordering::Relaxed) {
+        let used = &slot.used;
+        used.uses.fetch_add(uses, Ordering::Relaxed);
+        if !used.noted.load(Ordering::Relaxed) && !used.noted.swap(true, Ordering::Relaxed) {
             // Once for each entry and flush, and never waiting for another.
             let buffer = self.next_note.fetch_add(1, Ordering::Relaxed) % SHARDS;
             match self.noted[buffer].try_lock() {
-                Some(mut noted) if noted.len() < MAX_NOTED => noted.push(slot.clone()),
-                _ => slot.noted.store(false, Ordering::Relaxed),
+                Some(mut noted) if noted.len() < MAX_NOTED => noted.push(used.clone()),
+                _ => used.noted.store(false, Ordering::Relaxed),
             }
         }
     }
 
     /// Takes what was used since the last time.
-    pub fn take_noted(&self) -> Vec<Arc<Slot>> {
+    pub fn take_noted(&self) -> Vec<Arc<Used>> {
         self.noted.iter().flat_map(|noted| std::mem::take(&mut *noted.lock())).collect()
     }
 

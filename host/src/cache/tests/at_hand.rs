@@ -65,7 +65,7 @@ async fn a_copy_at_hand_goes_when_its_entry_is_removed_or_evicted_and_its_uses_a
     let key = key("/a");
     let slot =
         rig.cache.shared.hot.select(&key, Look::Glance, |_| Default::default(), |slot, _| Some(slot.clone())).unwrap();
-    let uses = slot.uses.load(Ordering::Relaxed);
+    let uses = slot.used.uses.load(Ordering::Relaxed);
     assert!((84..=100).contains(&uses), "{uses}: at most one round of copies is untold");
     rig.cache.shared.hot.clear();
     assert!(slot.moved.load(Ordering::Relaxed));

@@ -143,6 +143,19 @@ async fn what_is_kept_holds_nothing_of_what_was_read_with_it() {
     }
 }
 
+/// Uses are written down in their time, and what has left memory meanwhile is gone.
+#[tokio::test]
+async fn uses_that_wait_to_be_written_down_hold_no_bodies() {
+    let rig = Rig::new();
+    assert!(rig.keep("/a", b"body").await);
+    let found = rig.find("/a").await.unwrap();
+    let entry = Arc::downgrade(&found.entry);
+    drop(found);
+    rig.cache.shared.hot.clear();
+    assert!(entry.upgrade().is_none());
+    assert_eq!(rig.cache.shared.take_noted().len(), 1);
+}
+
 struct Lent(Arc<Vec<u8>>);
 
 impl AsRef<[u8]> for Lent {
