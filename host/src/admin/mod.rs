@@ -5,7 +5,7 @@
 //! | `GET /healthz` | no | 200 as long as the program runs |
 //! | `GET /readyz` | no | 200 when requests are served, else 503; both with what is known as JSON |
 //! | `POST /purge` | yes | 200 `{"sequence": n, …}` when the purge is in force; 400 `{"error"}`; 413; 503 when too much is being purged already, or a program that took over does not answer |
-//! | `POST /warm` | yes | 200 and JSON lines: what became of each thing, counts now and then, and at last `{"done": {…}}`; 400 `{"error"}`; 413; 503 when too many warm-ups are under way. It ends with who reads it |
+//! | `POST /warm` | yes | 200 and JSON lines: what became of each thing, counts now and then, and at last `{"done": {…}}`, or `{"interrupted"}` where this program ends or another one takes over; 400 `{"error"}`; 413; 503 when too many warm-ups are under way. It ends with who reads it |
 //! | `POST /events` | yes, also as the password of Basic | S3 event notifications: 200 with counts; 400 `{"errors": [{"at", "error"}]}` where some cannot be read, of which the others count |
 //! | `POST /reload` | yes | 200 `{"changes": []}`; 422 `{"errors": []}`, and the old configuration stays |
 //! | `POST /upgrade` | yes | 200 `{"pid": n}` when a new program serves; 422 `{"errors": []}`, and this one goes on; 409 during another |
