@@ -31,7 +31,7 @@ struct State {
 pub(super) fn lines(told: Warming) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let state = State { told: Some(handed_on(told)), tally: Tally::default(), beat };
+    let state = State { told: Some(handed_on(told, READS_WITHIN)), tally: Tally::default(), beat };
     stream::unfold(state, |mut state| async move {
         let told = state.told.as_mut()?;
         let value = tokio::select! {
@@ -55,8 +55,8 @@ pub(super) fn lines(told: Warming) -> impl Stream<Item = Result<Frame<Bytes>, In
     })
 }
 
-/// Goes on by itself as long as there is a reader.
-fn handed_on(mut told: Warming) -> mpsc::Receiver<Option<Result<Told, Interrupted>>> {
+/// Goes on by itself as long as there is a reader, who reads something within this time.
+fn handed_on(mut told: Warming, reads_within: Duration) -> mpsc::Receiver<Option<Result<Told, Interrupted>>> {
     let (sender, receiver) = mpsc::channel(UNREAD);
     tokio::spawn(async move {
         loop {
@@ -65,7 +65,7 @@ fn handed_on(mut told: Warming) -> mpsc::Receiver<Option<Result<Told, Interrupte
                 () = sender.closed() => return,
             };
             let is_last = next.is_none();
-            if sender.send_timeout(next, READS_WITHIN).await.is_err() || is_last {
+            if sender.send_timeout(next, reads_within).await.is_err() || is_last {
                 return;
             }
         }
@@ -75,4 +75,49 @@ fn handed_on(mut told: Warming) -> mpsc::Receiver<Option<Result<Told, Interrupte
 
 fn frame(value: &Value) -> Frame<Bytes> {
     Frame::data(Bytes::from(format!("{value}\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::warm::Kept;
+
+    fn told(number: u64) -> Result<Told, Interrupted> {
+        Ok(Told { url: format!("http://a.test/{number}"), outcome: Ok(Kept { fetched: true, bytes: 1 }) })
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_gives_his_place_to_others() {
+        let (place, count) = (Arc::new(()), AtomicU64::new(0));
+        let held = place.clone();
+        let endless =
+            stream::repeat_with(move || told(count.fetch_add(Arc::strong_count(&held) as u64, Ordering::Relaxed)));
+        let mut lines = handed_on(endless.boxed(), Duration::from_millis(50));
+        assert!(matches!(lines.recv().await, Some(Some(Ok(_)))));
+        let end = tokio::time::Instant::now() + Duration::from_secs(20);
+        while Arc::strong_count(&place) > 1 {
+            assert!(tokio::time::Instant::now() < end, "it still holds its place");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Nobody takes that for the end.
+        while let Some(next) = lines.recv().await {
+            assert!(next.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_line_says_what_it_came_to_or_that_another_program_goes_on() {
+        for (interrupted, last) in [(false, "done"), (true, "interrupted")] {
+            let end = interrupted.then_some(Err(Interrupted));
+            let told = stream::iter((0..3).map(told).chain(end));
+            let all: Vec<_> = lines(told.boxed()).collect().await;
+            assert_eq!(all.len(), 4);
+            let frame = all[3].as_ref().expect("no error").data_ref().expect("data").clone();
+            let value: Value = serde_json::from_slice(&frame).expect("JSON");
+            assert!(value.get(last).is_some(), "{value}");
+        }
+    }
 }

@@ -55,21 +55,20 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<F
             }
             verdict => shared.as_judged(&entry, verdict),
         };
-        if shared.forgotten.load(Ordering::Acquire) == forgotten {
+        let shown = shared.forgotten.load(Ordering::Acquire) == forgotten;
+        if shown {
             shared.hot.insert(&entry, &base.field_sets, true);
-            if removed() {
-                shared.hide(&entry);
-                continue;
-            }
-            // Counts the use on disk, and gives way to what came meanwhile. In memory it has only just come.
-            if let Some(found) = in_memory_by(shared, asked, Look::Glance) {
-                let tier = if found.entry.id == entry.id { Tier::Disk } else { found.tier };
-                return Ok(Found { entry: found.entry, tier });
-            }
         }
-        if !removed() {
-            return Ok(Found { entry, tier: Tier::Disk });
+        if removed() {
+            shared.hide(&entry);
+            continue;
         }
+        // Counts the use on disk, and gives way to what came meanwhile. In memory it has only just come.
+        if shown && let Some(found) = in_memory_by(shared, asked, Look::Glance) {
+            let tier = if found.entry.id == entry.id { Tier::Disk } else { found.tier };
+            return Ok(Found { entry: found.entry, tier });
+        }
+        return Ok(Found { entry, tier: Tier::Disk });
     }
     Err(if base.field_sets.is_empty() { Absent::Key } else { Absent::Unknown })
 }

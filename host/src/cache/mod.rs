@@ -272,12 +272,7 @@ impl Cache {
         self.shared.pins.set_over(bytes, over)
     }
 
-    /// Nothing is kept any more: it is being closed, or another program takes the folder over.
-    pub fn is_closing(&self) -> bool {
-        self.shared.is_closing()
-    }
-
-    /// Cancelled when nothing is kept any more.
+    /// Cancelled when nothing is kept any more: it is being closed, or another program takes the folder over.
     pub fn closing(&self) -> tokio_util::sync::CancellationToken {
         self.shared.cancel.load().as_ref().clone()
     }

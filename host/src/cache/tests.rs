@@ -30,6 +30,7 @@ mod lending;
 mod map;
 mod purging;
 mod reference;
+mod removals;
 mod rig;
 mod scrubbing;
 mod survey;

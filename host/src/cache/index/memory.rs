@@ -4,18 +4,34 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::{Change, Column, Index, IndexError, Records, decode_number};
 
 type Columns = BTreeMap<(Column, Vec<u8>), Vec<u8>>;
 
 /// Ordered maps behind a lock.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct MemoryIndex {
     columns: RwLock<Columns>,
     failing: AtomicBool,
     reads: AtomicU64,
+    meanwhile: Mutex<Option<(Step, Box<dyn FnOnce() + Send>)>>,
+}
+
+/// A step of whoever uses the index, which something else can come between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A record or a scan of this column was read, and is not given yet.
+    Read(Column),
+    /// Something is about to be written.
+    Write,
+}
+
+impl std::fmt::Debug for MemoryIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryIndex").finish_non_exhaustive()
+    }
 }
 
 impl MemoryIndex {
@@ -28,31 +44,53 @@ impl MemoryIndex {
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::SeqCst)
     }
+
+    /// What happens in the middle of the next step of this kind, once.
+    pub fn meanwhile(&self, step: Step, happens: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock() = Some((step, Box::new(happens)));
+    }
+
+    /// Whether that is still to come.
+    pub fn waits(&self) -> bool {
+        self.meanwhile.lock().is_some()
+    }
+
+    fn happen(&self, step: Step) {
+        let mut meanwhile = self.meanwhile.lock();
+        let Some((_, happens)) = meanwhile.take_if(|(at, _)| *at == step) else { return };
+        drop(meanwhile);
+        happens();
+    }
 }
 
 impl Index for MemoryIndex {
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        Ok(self.columns.read().get(&(column, key.to_vec())).cloned())
+        let found = self.columns.read().get(&(column, key.to_vec())).cloned();
+        self.happen(Step::Read(column));
+        Ok(found)
     }
 
     fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Records, IndexError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let start = Bound::Included((column, from.to_vec()));
-        Ok(self
+        let found = self
             .columns
             .read()
             .range((start, Bound::Unbounded))
             .take_while(|((of, key), _)| *of == column && to.is_none_or(|to| key.as_slice() < to))
             .take(limit)
             .map(|((_, key), value)| (key.clone(), value.clone()))
-            .collect())
+            .collect();
+        self.happen(Step::Read(column));
+        Ok(found)
     }
 
     fn write(&self, changes: Vec<Change>, _sync: bool) -> Result<(), IndexError> {
         if self.failing.load(Ordering::SeqCst) {
             return Err(IndexError("told to fail".into()));
         }
+        self.happen(Step::Write);
         let mut columns = self.columns.write();
         for change in changes {
             match change {

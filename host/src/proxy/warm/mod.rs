@@ -68,8 +68,9 @@ fn all(
 ) -> impl stream::Stream<Item = Result<Told, Interrupted>> + Send + 'static {
     let headers = Arc::new(headers);
     let closing = proxy.cache.closing();
+    let is_closing = closing.clone();
     let each = move |item: Item| {
-        let (proxy, headers) = (Arc::clone(&proxy), Arc::clone(&headers));
+        let (proxy, headers, closing) = (Arc::clone(&proxy), Arc::clone(&headers), is_closing.clone());
         async move {
             let told = match item {
                 Item::Bad(told) => told,
@@ -79,7 +80,7 @@ fn all(
                 }
             };
             // Whatever it says: what memory alone has by now, nobody finds after this.
-            if proxy.cache.is_closing() {
+            if closing.is_cancelled() {
                 return Err(Interrupted);
             }
             match &told.outcome {
