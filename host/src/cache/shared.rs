@@ -6,7 +6,7 @@ mod entries;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
@@ -320,25 +320,30 @@ impl Shared {
     /// A record: from the block cache if it is there, else by those who wait for the disk.
     pub async fn record(self: &Arc<Self>, column: Column, key: Vec<u8>) -> Option<Vec<u8>> {
         let disk = self.disk.load_full()?;
-        let begun = Instant::now();
-        let probed = disk.index.probe(column, &key);
-        let probing = begun.elapsed();
-        let known = match probed {
-            Probe::Found(record) => Some(record),
-            Probe::Absent => None,
-            Probe::Unknown => {
-                let shared = self.clone();
-                let read = move || {
-                    let begun = Instant::now();
-                    let record = disk.index.get(column, &key).map_err(DiskError::from);
-                    shared.metrics.cache_index_reads.observe(probing + begun.elapsed());
-                    shared.counted(record).flatten()
-                };
-                return self.tracker.spawn_blocking_on(read, &self.readers.handle()).await.ok().flatten();
+        let mut probing = Duration::ZERO;
+        if self.readers.asks_cache() {
+            let begun = Instant::now();
+            let probed = disk.index.probe(column, &key);
+            probing = begun.elapsed();
+            self.readers.note(probed != Probe::Unknown);
+            let known = match probed {
+                Probe::Found(record) => Some(Some(record)),
+                Probe::Absent => Some(None),
+                Probe::Unknown => None,
+            };
+            if let Some(known) = known {
+                self.metrics.cache_index_reads.observe(probing);
+                return known;
             }
+        }
+        let shared = self.clone();
+        let read = move || {
+            let begun = Instant::now();
+            let record = disk.index.get(column, &key).map_err(DiskError::from);
+            shared.metrics.cache_index_reads.observe(probing + begun.elapsed());
+            shared.counted(record).flatten()
         };
-        self.metrics.cache_index_reads.observe(probing);
-        known
+        self.tracker.spawn_blocking_on(read, &self.readers.handle()).await.ok().flatten()
     }
 
     /// An entry as the next run may know it: asked for after no purge that is not written down.

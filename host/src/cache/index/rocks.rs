@@ -15,6 +15,9 @@ use super::{Change, Column, Index, IndexError, Probe, Records, decode_number, sc
 
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
+/// Entries are read one at a time, so that most of a block is unpacked for nothing: half of it costs a tenth less for each read, and
+/// a quarter more of the disk.
+const ENTRIES_BLOCK_BYTES: usize = 4 << 10;
 /// Bits a key in the bloom filters: one absent key in a hundred costs a read.
 const BLOOM_BITS: f64 = 10.0;
 const OPEN_FILES: i32 = 512;
@@ -89,7 +92,8 @@ fn block_cache() -> Cache {
 
 fn columns(cache: &Cache) -> [ColumnFamilyDescriptor; Column::ALL.len()] {
     Column::ALL.map(|column| {
-        let mut of_column = base_options(cache);
+        let block_bytes = if column == Column::Entries { ENTRIES_BLOCK_BYTES } else { BLOCK_BYTES };
+        let mut of_column = options_of_column(cache, block_bytes);
         if column == Column::Meta {
             of_column.set_merge_operator_associative("add", add);
             // Absent is zero: names that were asked for once leave nothing behind.
@@ -103,9 +107,13 @@ fn columns(cache: &Cache) -> [ColumnFamilyDescriptor; Column::ALL.len()] {
 }
 
 fn base_options(cache: &Cache) -> Options {
+    options_of_column(cache, BLOCK_BYTES)
+}
+
+fn options_of_column(cache: &Cache, block_bytes: usize) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
-    table.set_block_size(BLOCK_BYTES);
+    table.set_block_size(block_bytes);
     table.set_bloom_filter(BLOOM_BITS, false);
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_partition_filters(true);
@@ -160,7 +168,8 @@ impl Index for RocksIndex {
     }
 
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        self.db.get_cf(self.column(column)?, key).map_err(failed)
+        let found = self.db.get_pinned_cf(self.column(column)?, key).map_err(failed)?;
+        Ok(found.map(|value| value.to_vec()))
     }
 
     fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Records, IndexError> {
