@@ -319,3 +319,101 @@ async fn a_bit_flipped_anywhere_in_the_folder_gives_no_wrong_byte() {
         all_right(&host).await;
     }
 }
+
+/// The same with room for little more than the bodies that it keeps.
+fn tight_on(mount: &Mount, origin: &Origin) -> Setup {
+    setup().vhost(vhost("a.test").origin(origin)).config(json!({
+        "cache": { "dir": mount.path("cache"), "disk": "1GB", "memory": "1MB", "free": "1MiB" },
+        "admin": { "token": "a-token-of-the-play" },
+    }))
+}
+
+async fn is_healthy(host: &Host) -> bool {
+    host.stats().await["cache"]["disk_error"].is_null()
+}
+
+async fn healthy(host: &Host) {
+    let start = std::time::Instant::now();
+    while !is_healthy(host).await {
+        assert!(start.elapsed() < secs(90), "the disk is never used again: {}", host.stats().await);
+        tokio::time::sleep(secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_a_full_disk_has_stopped_goes_on_by_itself() {
+    let Some(mount) = Mount::of_size("192m") else { return };
+    let origin = many_origin().await;
+    let host = tight_on(&mount, &origin).start().await;
+    all_are_right(&host, 0..100).await;
+    mount.fill_but("ballast", 0);
+    // What a log has set aside is used up some time.
+    let start = std::time::Instant::now();
+    while is_healthy(&host).await {
+        let path = format!("/{}", "x".repeat(8000));
+        let purges: Vec<_> = (0..100).map(|number| format!("{path}{number}")).collect();
+        host.admin("POST", "/purge").body(json!({ "host": "a.test", "paths": purges }).to_string()).send().await;
+        assert!(start.elapsed() < secs(60), "the index is never stopped");
+    }
+    // The other one's file stays.
+    healthy(&host).await;
+    host.stderr_line("bodies were removed so that the index has room").await;
+    host.purge(json!({ "host": "a.test", "paths": ["/1"] })).await;
+    host.get("/1").await.expect(200, pattern(1, 0..700_000)).cache("fwd=uri-miss");
+    all_are_right(&host, 0..100).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_start_is_used_when_some_of_its_own_has_gone() {
+    let Some(mount) = Mount::of_size("192m") else { return };
+    let origin = many_origin().await;
+    let mut host = tight_on(&mount, &origin).start().await;
+    all_are_right(&host, 0..100).await;
+    host.signal(libc::SIGKILL);
+    host.ended().await;
+    mount.fill_but("ballast", 0);
+    host.start_again().await;
+    all_are_right(&host, 0..3).await;
+    healthy(&host).await;
+    all_are_right(&host, 0..100).await;
+    host.purge(json!({ "all": true })).await;
+}
+
+#[tokio::test]
+async fn a_cache_folder_that_is_removed_is_made_anew() {
+    let origin = many_origin().await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    all_are_right(&host, 0..5).await;
+    let token = host.token();
+    std::fs::remove_dir_all(host.path("cache")).unwrap();
+    all_are_right(&host, 0..10).await;
+    host.stderr_line("the cache folder is in use again").await;
+    let start = std::time::Instant::now();
+    while !host.path("cache/admin-token").exists() {
+        assert!(start.elapsed() < secs(30), "the command line has no token");
+        tokio::time::sleep(secs(1)).await;
+    }
+    assert_eq!(host.token(), token);
+    let told = host.asking(&["purge", "--host", "nowhere.test", "--path", "/*"]).await;
+    told.code(0).says(&["nowhere.test: there is no such host here", "--glob takes patterns"]);
+    all_are_right(&host, 0..10).await;
+    host.crash_and_restart().await;
+    all_are_right(&host, 0..10).await;
+    assert!(host.get("/9").await.cache_status().iter().any(|word| word == "hit"));
+}
+
+#[tokio::test]
+async fn a_folder_that_is_removed_right_before_the_end_is_taken_again() {
+    let origin = many_origin().await;
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    all_are_right(&host, 0..5).await;
+    std::fs::remove_dir_all(host.path("cache")).unwrap();
+    all_are_right(&host, 10..15).await;
+    host.signal(libc::SIGKILL);
+    host.ended().await;
+    host.start_again().await;
+    all_are_right(&host, 0..15).await;
+    let folder = host.path("cache");
+    std::fs::write(folder.join("proxyhost-cache"), "something else\n").unwrap();
+    host.cli(&["check", "--config", "hosts.json"]).await.code(2).says(&["bears no mark of proxyhost"]);
+}

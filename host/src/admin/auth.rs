@@ -69,6 +69,15 @@ fn kept(path: &Path) -> io::Result<Option<Arc<str>>> {
     Ok((token.len() >= SHORTEST && token.bytes().all(|byte| byte.is_ascii_graphic())).then(|| token.into()))
 }
 
+/// Writes the token into a folder where its file has gone missing. What cannot be written is told at the start.
+pub(super) fn keep_again(token: &str, cache_dir: &Path) {
+    let path = cache_dir.join(TOKEN_FILE);
+    let is_gone = fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if is_gone && cache_dir.is_dir() && keep(&path, token).is_ok() {
+        tracing::warn!(path = %path.display(), "the admin token had gone missing, and is there again");
+    }
+}
+
 /// Writes the file beside its place and moves it there, so that it is never seen half written or readable for others.
 fn keep(path: &Path, token: &str) -> io::Result<()> {
     let beside = path.with_extension(format!("new-{}", std::process::id()));

@@ -18,6 +18,7 @@
 //! The token is asked for before anything else is looked at, so that without it nothing can be learnt, not even which
 //! endpoints there are. A page in a browser cannot send it, which also settles DNS rebinding and forged requests.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -88,6 +89,11 @@ impl Token {
     /// Puts another one in force.
     pub fn set(&self, token: Arc<str>) {
         *self.0.write() = token;
+    }
+
+    /// Writes it into the folder, where it has gone missing there.
+    pub fn keep_again(&self, cache_dir: &Path) {
+        auth::keep_again(&self.get(), cache_dir);
     }
 
     fn get(&self) -> Arc<str> {

@@ -10,12 +10,16 @@ use tokio::sync::oneshot;
 use super::Inner;
 use crate::admin::{Control, NotDone};
 use crate::cache::error::CacheError;
+use crate::cache::purges::PurgeScope;
 use crate::local::Local;
 use crate::proxy::explain::{self, Question};
 use crate::purge::{Action, Done, Order};
-use crate::semantics::authority::HostPattern;
+use crate::semantics::authority::{HostPattern, Hostname};
 use crate::telemetry::metrics;
 use crate::warm;
+
+/// So many hosts that are not served here are told of one purge.
+const UNKNOWN_MOST: usize = 20;
 
 /// A purge that was not carried out.
 fn not_purged(error: &CacheError) -> NotDone {
@@ -29,6 +33,21 @@ fn ending() -> NotDone {
     NotDone::NotNow("this program is ending; another one may serve by now".to_owned())
 }
 
+impl Inner {
+    /// Hosts that a purge names and that are not served here, some of them.
+    fn unknown_hosts(&self, order: &Order) -> Vec<String> {
+        let generation = self.proxy.generation();
+        let is_served = |host: &str| Hostname::parse(host).is_ok_and(|name| generation.route(&name).is_some());
+        let mut unknown = Vec::new();
+        for host in order.scopes.iter().filter_map(PurgeScope::host) {
+            if unknown.len() < UNKNOWN_MOST && !is_served(host) && unknown.iter().all(|known| known != host) {
+                unknown.push(host.to_owned());
+            }
+        }
+        unknown
+    }
+}
+
 impl Control for Inner {
     fn purge(&self, order: Order) -> BoxFuture<'_, Result<Done, NotDone>> {
         Box::pin(async move {
@@ -40,7 +59,8 @@ impl Control for Inner {
                 None
             };
             match order.carry_out(&self.cache, &self.clock).await {
-                Ok(done) => {
+                Ok(mut done) => {
+                    done.unknown = self.unknown_hosts(&order);
                     if let Some(place) = place {
                         self.proxy.refetch(place, order.scopes, done.sequence);
                     }

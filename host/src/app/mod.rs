@@ -41,6 +41,8 @@ use crate::{policy, telemetry};
 
 /// How long requests in flight may take once the program was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
+/// Between two looks at whether the admin token lies where the command line finds it.
+const TOKEN_LOOK: Duration = Duration::from_secs(5);
 
 /// Why the program did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -162,12 +164,32 @@ struct Succession {
     predecessor: Option<Predecessor>,
 }
 
+/// Puts a token that was made here back where the command line finds it, should somebody empty the cache folder.
+async fn keep_token(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TOKEN_LOOK) => {}
+            () = inner.residents.cancelled() => return,
+        }
+        let resolved = inner.in_force.lock().await;
+        if resolved.admin_token.is_some() {
+            continue;
+        }
+        let (token, dir) = (inner.token.clone(), resolved.cache.dir.clone());
+        drop(resolved);
+        let _ = tokio::task::spawn_blocking(move || token.keep_again(&dir)).await;
+    }
+}
+
 /// Looks at what hosts.json cannot say: whether its policies, and those that lie in their folder, load and take their
 /// configuration. Ok: lines for a person; Err: mistakes. Leaves nothing behind.
 pub fn check(resolved: &Resolved) -> Result<Vec<String>, Vec<String>> {
     let settings = policy::Settings { read_only: true, ..resolved.policies.clone() };
     let policies = Policies::start(settings, Metrics::new().0).map_err(|error| vec![error.to_string()])?;
     let mut mistakes = Vec::new();
+    if let Err(error) = Cache::check_folder(&resolved.cache.dir) {
+        mistakes.push(error.to_string());
+    }
     let mut lines = resolved.summary();
     let mut chains = Vec::new();
     for host in &resolved.hosts {
@@ -358,6 +380,7 @@ impl App {
         let residents = &app.inner.residents;
         tokio::spawn(Arc::clone(&app.inner.proxy).keep_mirrors(residents.clone()));
         tokio::spawn(Arc::clone(&app.inner.proxy).keep_pins(residents.clone()));
+        tokio::spawn(keep_token(Arc::clone(&app.inner)));
         let texts: Vec<String> = app.http_addresses().iter().map(ToString::to_string).collect();
         let secured: Vec<String> = app.inner.https.addresses().iter().map(ToString::to_string).collect();
         for address in listener::inherited::close_unused() {

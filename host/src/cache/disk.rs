@@ -6,6 +6,7 @@
 mod bodies;
 
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -28,6 +29,8 @@ use crate::clock::Timestamp;
 /// What the records of a slice and of recency take beside keys, about.
 const AROUND_BYTES: i64 = 64;
 const STRIPES: usize = 64;
+/// Ids that one process may give out: more than it can.
+const ID_BLOCK: i64 = 1 << 40;
 /// Variants of a key that stay when there are too many: some fewer, so that it is not asked at each who is to go.
 const VARIANTS_LEFT: usize = MAX_VARIANTS - MAX_VARIANTS / 8;
 
@@ -74,7 +77,7 @@ pub(super) struct Disk {
     /// Another program has the folder: nothing is written there any more.
     handed_over: bool,
     /// The lock on the folder, held until this is dropped.
-    _lock: Option<std::fs::File>,
+    lock: Option<std::fs::File>,
 }
 
 /// What became of a commit.
@@ -99,8 +102,6 @@ impl Disk {
         dir: Option<PathBuf>,
         lock: Option<std::fs::File>,
     ) -> Result<Self, IndexError> {
-        /// Ids that one process may give out: more than it can.
-        const ID_BLOCK: i64 = 1 << 40;
         let bytes = super::index::number(&*index, schema::META_BYTES)?;
         let first_id = super::index::number(&*index, schema::META_NEXT_ID)?.max(1);
         let next =
@@ -117,7 +118,7 @@ impl Disk {
             ghosts: Mutex::new(Ghosts::new(Ghosts::COUNTERS)),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             handed_over: false,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -146,8 +147,27 @@ impl Disk {
             ghosts: Mutex::new(Ghosts::new(2)),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             handed_over: true,
-            _lock: None,
+            lock: None,
         }))
+    }
+
+    /// Whether the folder is still the one that was opened: somebody may have removed it, or put another one in its place.
+    pub fn is_there(&self) -> bool {
+        let (Some(dir), Some(lock)) = (&self.dir, &self.lock) else { return true };
+        // Numbers of files are not the same everywhere that one file is looked at (overlays).
+        let is_unlinked = lock.metadata().is_ok_and(|opened| opened.nlink() == 0);
+        let is_missing =
+            std::fs::metadata(dir.join(layout::MARK)).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        !is_unlinked && !is_missing
+    }
+
+    /// Goes on behind a purge and an id that were given before it was opened, so that none is given twice.
+    pub fn go_on_from(&self, sequence: u64, id: u64) -> Result<(), DiskError> {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let next = super::index::number(&*self.index, schema::META_NEXT_ID)?.max(number(id).saturating_add(ID_BLOCK));
+        let put = |key: &[u8], number: i64| Change::Put(Column::Meta, key.to_vec(), number.to_be_bytes().to_vec());
+        let changes = vec![put(schema::META_SEQUENCE, number(sequence)), put(schema::META_NEXT_ID, next)];
+        Ok(self.index.write(changes, true)?)
     }
 
     /// Whether another program has the folder.

@@ -24,6 +24,7 @@ pub mod index;
 pub mod key;
 mod leaving;
 mod lookup;
+mod mending;
 mod pins;
 mod purge_crowd;
 mod purge_table;
@@ -149,7 +150,7 @@ impl Cache {
     /// alone and says so once; a folder of others is an error; one of another format version is emptied in the background.
     /// Call it within a tokio runtime.
     pub fn open(settings: Settings, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, CacheError> {
-        match recovery::open(&settings.dir)? {
+        let cache = match recovery::open(&settings.dir)? {
             Opened::Disk(disk) => {
                 let cache = Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, Some(*disk))?;
                 cache.configure(&settings);
@@ -157,18 +158,27 @@ impl Cache {
                 if let Some(disk) = cache.shared.disk.load_full() {
                     cache.shared.configure_hosts(&disk);
                 }
-                Ok(cache)
+                cache
             }
             Opened::Unusable { reason, has_index } => {
                 tracing::error!(%reason, "the cache folder is of no use; serving from memory alone");
                 let cache = Self::over(settings.disk_bytes, settings.memory_bytes, clock, metrics, None)?;
+                cache.configure_disk(&settings);
                 let mut state = cache.shared.disk_state.lock();
                 state.error = Some(reason);
                 state.unreachable_index = has_index;
                 drop(state);
-                Ok(cache)
+                cache
             }
-        }
+        };
+        let _ = cache.shared.folder.set(settings.dir);
+        tokio::spawn(mending::run(Arc::downgrade(&cache.shared)));
+        Ok(cache)
+    }
+
+    /// Whether a folder can be the cache's: it is none of others. Nothing is touched, and a folder that is not there can be made.
+    pub fn check_folder(dir: &std::path::Path) -> Result<(), CacheError> {
+        recovery::check(dir)
     }
 
     fn over(
@@ -343,10 +353,14 @@ impl Cache {
 
     /// Changes all but the folder, at a reload.
     pub fn configure(&self, settings: &Settings) {
+        self.shared.hot.set_budget(settings.memory_bytes);
+        self.configure_disk(settings);
+    }
+
+    fn configure_disk(&self, settings: &Settings) {
         let shared = &self.shared;
         shared.disk_budget.store(settings.disk_bytes, Ordering::Relaxed);
         shared.disk_floor.store(settings.free_bytes.unwrap_or(disk_use::FLOOR_BY_SIZE), Ordering::Relaxed);
-        shared.hot.set_budget(settings.memory_bytes);
         shared.scrub.configure(settings.scrub);
         // They come into force with the next round of housekeeping, since it reads from the disk.
         shared.host_budgets.store(Arc::new(settings.hosts.clone()));
@@ -356,10 +370,14 @@ impl Cache {
     /// Flushes recency and closes the index; fills under way are not committed.
     pub async fn close(&self) {
         let shared = self.shared.clone();
+        shared.ended.cancel();
         shared.cancel.load().cancel();
         shared.tracker.close();
         let deadline = tokio::time::Instant::now() + CLOSE_PATIENCE;
         let _ = tokio::time::timeout_at(deadline, shared.tracker.wait()).await;
+        // The folder is not being mended.
+        let turn = Arc::clone(&shared);
+        let _turn = tokio::time::timeout_at(deadline, turn.purging.lock()).await;
         let flushed = tokio::task::spawn_blocking(move || {
             eviction::flush_uses(&shared);
             eviction::reclaim(&shared);

@@ -54,6 +54,20 @@ pub enum PurgeScope {
     All,
 }
 
+impl PurgeScope {
+    /// The host that it names.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Path { host, .. }
+            | Self::Prefix { host, .. }
+            | Self::Glob { host, .. }
+            | Self::Tag { host, .. }
+            | Self::Host { host } => Some(host),
+            Self::TagEverywhere { .. } | Self::All => None,
+        }
+    }
+}
+
 /// What becomes of what is purged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

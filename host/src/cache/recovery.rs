@@ -3,6 +3,7 @@
 //! Nothing is scanned. A folder that is not empty and bears no mark of ours is refused and nothing in it is touched. One of
 //! another format version, or an index that does not open, is moved aside within the folder and removed in the background.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,6 +30,22 @@ pub(super) enum Opened {
         /// An index of an earlier run cannot be reached.
         has_index: bool,
     },
+}
+
+/// Whether the folder is none of others, as far as can be seen without touching it.
+pub(super) fn check(dir: &Path) -> Result<(), CacheError> {
+    let not_ours = || Err(CacheError::NotOurs(dir.to_owned()));
+    match fs::read_to_string(dir.join(MARK)) {
+        Ok(text) if text.is_empty() || layout::is_our_mark(&text) => return Ok(()),
+        Ok(_) => return not_ours(),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return not_ours(),
+        Err(_) => {}
+    }
+    match holds_others(dir) {
+        Ok(true) => not_ours(),
+        // What cannot be looked at is for the start to say.
+        Ok(false) | Err(_) => Ok(()),
+    }
 }
 
 /// Opens or creates the folder.
@@ -94,11 +111,30 @@ fn holds_others(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
         let discarded = name.to_str().is_some_and(|name| name.starts_with(DISCARDED));
-        if name != MARK && !discarded && TOLERATED.iter().all(|tolerated| name != *tolerated) {
+        // What a program writes that goes on after its folder was removed.
+        let left_behind = name == BODIES && holds_bodies_alone(&dir.join(BODIES))?;
+        if name != MARK && !discarded && !left_behind && TOLERATED.iter().all(|tolerated| name != *tolerated) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+fn holds_bodies_alone(bodies: &Path) -> io::Result<bool> {
+    let is_part = |name: &OsStr| (0..=u8::MAX).any(|part| layout::part_dir(Path::new(""), part) == Path::new(name));
+    let is_body = |name: &OsStr| name.to_str().and_then(layout::parse_body_name).is_some();
+    for part in fs::read_dir(bodies)? {
+        let part = part?;
+        if !is_part(&part.file_name()) || !part.file_type()?.is_dir() {
+            return Ok(false);
+        }
+        for body in fs::read_dir(part.path())? {
+            if !is_body(&body?.file_name()) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// The mark, locked; none if another process has it.
@@ -117,9 +153,14 @@ fn prepare(dir: &Path, mut lock: &File, mark: Option<&str>) -> io::Result<()> {
     if mark == Some(layout::mark_text().as_str()) {
         return Ok(());
     }
-    if let Some(mark) = mark {
-        tracing::warn!(folder = %dir.display(), mark = mark.trim(), "the cache is of another format version and will be emptied");
-        discard(dir)?;
+    match mark {
+        Some(mark) => {
+            tracing::warn!(folder = %dir.display(), mark = mark.trim(), "the cache is of another format version and will be emptied");
+            discard(dir)?;
+        }
+        // Of no index.
+        None if dir.join(BODIES).exists() => discard(dir)?,
+        None => {}
     }
     lock.set_len(0)?;
     lock.write_all(layout::mark_text().as_bytes())?;
@@ -127,7 +168,7 @@ fn prepare(dir: &Path, mut lock: &File, mark: Option<&str>) -> io::Result<()> {
 }
 
 /// Moves index and bodies aside.
-fn discard(dir: &Path) -> io::Result<()> {
+pub(super) fn discard(dir: &Path) -> io::Result<()> {
     let aside = dir.join(format!("{DISCARDED}{:016x}", fastrand::u64(..)));
     create_private_dir(&aside)?;
     for name in [INDEX, BODIES] {
@@ -173,6 +214,25 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::write(dir.path().join(MARK), "something else\n").unwrap();
         assert!(matches!(open(dir.path()), Err(CacheError::NotOurs(_))));
+    }
+
+    #[test]
+    fn bodies_that_were_left_behind_without_an_index_are_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = dir.path().join(BODIES).join("07");
+        fs::create_dir_all(&part).unwrap();
+        fs::write(part.join("0000000000000007"), "a body").unwrap();
+        assert!(check(dir.path()).is_ok());
+        fs::write(part.join("thesis.txt"), "years of work").unwrap();
+        assert!(matches!(check(dir.path()), Err(CacheError::NotOurs(_))));
+        assert!(matches!(open(dir.path()), Err(CacheError::NotOurs(_))));
+        fs::remove_file(part.join("thesis.txt")).unwrap();
+        drop(open_disk(dir.path()));
+        assert!(check(dir.path()).is_ok());
+        assert_eq!(fs::read_dir(dir.path().join(BODIES)).unwrap().count(), 0);
+        assert!(check(&dir.path().join("nowhere")).is_ok());
+        fs::write(dir.path().join(MARK), "something else\n").unwrap();
+        assert!(matches!(check(dir.path()), Err(CacheError::NotOurs(_))));
     }
 
     #[test]

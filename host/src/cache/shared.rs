@@ -4,8 +4,9 @@ mod bodies;
 mod entries;
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -90,6 +91,10 @@ pub(super) struct Shared {
     pub tracker: TaskTracker,
     /// Ends the work in the background; another one when it begins anew.
     pub cancel: ArcSwap<CancellationToken>,
+    /// The cache is closed for good.
+    pub ended: CancellationToken,
+    /// Where the disk's part lies, whether it can be used or not; none in tests that have no folder.
+    pub folder: OnceLock<PathBuf>,
     /// Who has the folder. It changes with the turn of `purging`.
     pub custody: watch::Sender<Custody>,
     /// Who else is to know of purges before they are answered.
@@ -151,6 +156,8 @@ impl Shared {
             room: Notify::new(),
             tracker: TaskTracker::new(),
             cancel: ArcSwap::from_pointee(CancellationToken::new()),
+            ended: CancellationToken::new(),
+            folder: OnceLock::new(),
             custody: watch::Sender::new(Custody::Here),
             purge_listener: ArcSwapOption::empty(),
             live: sharded(),

@@ -28,6 +28,7 @@ mod faults;
 mod folders;
 mod lending;
 mod map;
+mod mending;
 mod purging;
 mod reference;
 mod removals;

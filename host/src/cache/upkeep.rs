@@ -205,9 +205,11 @@ async fn sweep(
 ) -> bool {
     let mut from = start.to_vec();
     loop {
-        if shared.upgrade().is_some_and(|shared| shared.disk.load().is_none()) {
-            // Nothing is kept but in memory.
-            return !cancel.is_cancelled();
+        if let Some(shared) = shared.upgrade()
+            && shared.disk.load().is_none()
+        {
+            // Nothing is kept but in memory, and what lies on the disk does not come back.
+            return !cancel.is_cancelled() && !shared.disk_state.lock().unreachable_index;
         }
         let end = end.map(<[u8]>::to_vec);
         let part = move |shared: &Arc<Shared>| sweep_part(shared, &from, end.as_deref(), soft);

@@ -1,5 +1,6 @@
 //! `proxyhost purge`: from arguments, or from a list of any length, line by line, which is sent in parts.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use proxyhost::purge::{self, Kind};
 use serde_json::{Map, Value, json};
 
 use super::lines::Lines;
-use super::print::{say, say_json};
+use super::print::{complain, escaped, say, say_json};
 use super::progress::ProgressLine;
 use super::{Door, Failure, ask};
 
@@ -122,9 +123,15 @@ pub fn run(file: &Path, purge: &Purge, door: &Door) -> Result<(), Failure> {
         }
     };
     if door.json {
-        say_json(&answer)
-    } else {
-        say(&readable(&answer))
+        say_json(&answer);
+        return Ok(());
+    }
+    say(&readable(&answer));
+    for host in answer["unknown_hosts"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        complain(&format!("{}: there is no such host here; what was kept of it is purged", escaped(host)));
+    }
+    if answer["entries"] == 0 && purge.path.iter().any(|path| path.contains('*')) {
+        complain("a path has no patterns: `*` stands for itself in it, and --glob takes patterns");
     }
     Ok(())
 }
@@ -200,6 +207,7 @@ struct Sum {
     sequence: u64,
     entries: Option<u64>,
     incomplete: bool,
+    unknown_hosts: BTreeSet<String>,
     line: ProgressLine,
 }
 
@@ -211,6 +219,8 @@ impl Sum {
             *self.entries.get_or_insert(0) += entries;
         }
         self.incomplete |= answer["complete"] == false;
+        let unknown = answer["unknown_hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        self.unknown_hosts.extend(unknown.map(str::to_owned));
     }
 
     fn so_far(&self) -> String {
@@ -225,6 +235,9 @@ impl Sum {
         }
         if dry_run {
             answer["dry_run"] = true.into();
+        }
+        if !self.unknown_hosts.is_empty() {
+            answer["unknown_hosts"] = self.unknown_hosts.iter().map(String::as_str).collect();
         }
         answer
     }

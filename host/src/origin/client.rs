@@ -129,6 +129,8 @@ impl Client {
                 .max_buf_size(READ_BUFFER)
                 .max_header_size(MAX_HEAD)
                 .max_headers(MAX_FIELDS)
+                // A proxy removes it (RFC 9112 section 5.1).
+                .allow_spaces_after_header_name_in_responses(true)
                 .handshake(io)
                 .await
                 .map_err(|e| self.cannot_connect(&e))?;
@@ -167,6 +169,9 @@ impl Client {
         if pooled && response.status() == StatusCode::REQUEST_TIMEOUT {
             // Said to the silence before our request, which it crossed on its way (RFC 9110 section 15.5.9).
             return Err(ended("408 to a connection that was kept".to_owned(), true));
+        }
+        if let Some(coding) = unknown_coding(response.headers()) {
+            return Err(self.broken(format!("its Transfer-Encoding is {coding}, which nobody asked for")));
         }
         Ok(response.map(|incoming| InBody::new(incoming, lease, Arc::clone(&self.origin))))
     }
@@ -218,6 +223,20 @@ where
     if let Err(error) = connection.await {
         tracing::debug!(%origin, error = chain(&error), "connection to origin ended");
     }
+}
+
+/// A transfer coding that hyper does not take off: all but `chunked`, once. What is left of it would be taken for the content
+/// (RFC 9112 section 7).
+fn unknown_coding(headers: &HeaderMap) -> Option<String> {
+    let codings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
+    let known = match codings.as_slice() {
+        [] => true,
+        [coding] => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
+    let shown =
+        || codings.iter().map(|coding| String::from_utf8_lossy(coding.as_bytes())).collect::<Vec<_>>().join(", ");
+    (!known).then(shown)
 }
 
 /// Whether the server gave up one HTTP/2 stream, and not the connection.

@@ -52,6 +52,8 @@ pub struct Done {
     pub sequence: PurgeSequence,
     /// What is hit on disk: of each scope in a dry run; of all together where only paths are purged; else nothing is counted.
     pub counts: Vec<Count>,
+    /// Hosts that are named and not served here: a slip of the pen, or hosts that were.
+    pub unknown: Vec<String>,
 }
 
 impl Order {
@@ -68,7 +70,7 @@ impl Order {
             for scope in &self.scopes {
                 counts.push(count(cache, scope, deadline).await);
             }
-            return Ok(Done { sequence: cache.sequence(), counts });
+            return Ok(Done { sequence: cache.sequence(), counts, unknown: Vec::new() });
         }
         let only_paths = self.scopes.iter().all(|scope| matches!(scope, PurgeScope::Path { .. }));
         let mut counts = Vec::new();
@@ -83,7 +85,7 @@ impl Order {
             counts.push(all);
         }
         let sequence = self.carry_out_uncounted(cache, clock).await?;
-        Ok(Done { sequence, counts })
+        Ok(Done { sequence, counts, unknown: Vec::new() })
     }
 
     /// The same without a count, which takes time: in force when this returns.
@@ -116,6 +118,9 @@ impl Done {
             answer["scopes"] = order.scopes.iter().zip(&self.counts).map(of_scope).collect();
         } else {
             answer["purged"] = order.scopes.len().into();
+        }
+        if !self.unknown.is_empty() {
+            answer["unknown_hosts"] = self.unknown.iter().map(String::as_str).collect();
         }
         answer
     }

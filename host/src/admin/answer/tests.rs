@@ -26,7 +26,7 @@ impl Control for Remembering {
         let all = order.scopes == [PurgeScope::All];
         purged.extend(order.scopes);
         let counts = vec![Count { entries: 2, complete: true }];
-        let sequence = Done { sequence: PurgeSequence(purged.len() as u64), counts };
+        let sequence = Done { sequence: PurgeSequence(purged.len() as u64), counts, unknown: Vec::new() };
         Box::pin(async move {
             match (self.broken, all) {
                 (false, _) => Ok(sequence),

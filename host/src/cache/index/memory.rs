@@ -16,8 +16,10 @@ pub struct MemoryIndex {
     columns: RwLock<Columns>,
     failing: AtomicBool,
     reads: AtomicU64,
-    meanwhile: Mutex<Option<(Step, Box<dyn FnOnce() + Send>)>>,
+    meanwhile: Mutex<Option<(Step, Happens)>>,
 }
+
+type Happens = Box<dyn FnOnce() + Send>;
 
 /// A step of whoever uses the index, which something else can come between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

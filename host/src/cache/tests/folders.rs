@@ -97,7 +97,7 @@ async fn a_folder_that_cannot_be_used_leaves_a_cache_in_memory_that_says_why() {
     assert!(cache.stats().disk_error.is_some());
     let rig = Rig { cache, ..Rig::new() };
     for size in [10, 100_000, 2 * SLICE_BYTES as usize] {
-        assert!(rig.keep(&format!("/{size}"), &bytes(size)).await);
+        assert!(rig.keep(&format!("/{size}"), &bytes(size)).await, "{size}");
         assert!(rig.get(&format!("/{size}")).await.is_some_and(|(body, _)| body == bytes(size)), "{size}");
     }
     rig.cache.purge(PurgeScope::All).await.unwrap();

@@ -131,6 +131,8 @@ async fn what_is_no_http_is_an_error() {
     for (text, what) in [
         ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "another protocol"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx", "two lengths"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "a coding that nobody knows"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "a coding that was not asked for"),
         ("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nx", "a negative length"),
         ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "an upgrade"),
         (huge, "a head of 1 MB"),
