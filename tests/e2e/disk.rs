@@ -158,10 +158,15 @@ async fn two_processes_do_not_share_a_folder() {
 
 /// A setup whose cache lies on that file system, with a token that does not.
 fn on(mount: &Mount, origin: &Origin) -> Setup {
-    setup().vhost(vhost("a.test").origin(origin)).config(json!({
-        "cache": { "dir": mount.path("cache"), "disk": "1GB", "memory": "1MB" },
-        "admin": { "token": "a-token-of-the-play" },
-    }))
+    keeping(mount, origin, json!({}))
+}
+
+/// With more settings of `cache`.
+fn keeping(mount: &Mount, origin: &Origin, more: Value) -> Setup {
+    let mut cache = json!({ "dir": mount.path("cache"), "disk": "1GB", "memory": "1MB" });
+    more.as_object().into_iter().flatten().for_each(|(name, value)| cache[name] = value.clone());
+    let admin = json!({ "token": "a-token-of-the-play" });
+    setup().vhost(vhost("a.test").origin(origin)).config(json!({ "cache": cache, "admin": admin }))
 }
 
 async fn many_origin() -> Origin {
@@ -322,10 +327,7 @@ async fn a_bit_flipped_anywhere_in_the_folder_gives_no_wrong_byte() {
 
 /// The same with room for little more than the bodies that it keeps.
 fn tight_on(mount: &Mount, origin: &Origin) -> Setup {
-    setup().vhost(vhost("a.test").origin(origin)).config(json!({
-        "cache": { "dir": mount.path("cache"), "disk": "1GB", "memory": "1MB", "free": "1MiB" },
-        "admin": { "token": "a-token-of-the-play" },
-    }))
+    keeping(mount, origin, json!({ "free": "1MiB" }))
 }
 
 async fn is_healthy(host: &Host) -> bool {

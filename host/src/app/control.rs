@@ -1,5 +1,6 @@
 //! The running program as the admin listener sees it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,13 +39,8 @@ impl Inner {
     fn unknown_hosts(&self, order: &Order) -> Vec<String> {
         let generation = self.proxy.generation();
         let is_served = |host: &str| Hostname::parse(host).is_ok_and(|name| generation.route(&name).is_some());
-        let mut unknown = Vec::new();
-        for host in order.scopes.iter().filter_map(PurgeScope::host) {
-            if unknown.len() < UNKNOWN_MOST && !is_served(host) && unknown.iter().all(|known| known != host) {
-                unknown.push(host.to_owned());
-            }
-        }
-        unknown
+        let named: BTreeSet<_> = order.scopes.iter().filter_map(PurgeScope::host).collect();
+        named.into_iter().filter(|host| !is_served(host)).take(UNKNOWN_MOST).map(str::to_owned).collect()
     }
 }
 

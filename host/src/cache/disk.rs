@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::entry::{Entry, EntryBody};
 use super::hosts::{Counting, Hosts};
 use super::index::rocks::RocksIndex;
+use super::index::schema::uses::Uses;
 use super::index::schema::{self, EntryRecord, MAX_FIELD_SETS, RecencyKey, RecencyRecord, StoredEntry};
 use super::index::{Change, Column, Index, IndexError};
 use super::key;
@@ -206,8 +207,13 @@ impl Disk {
         }
     }
 
+    /// Uses of an entry of a host, to be merged into what is known of it.
+    pub fn uses(&self, host: &str, id: u64, times: u32, size: Option<u64>, now: u64) -> Uses {
+        Uses { id, now, times, size, idle_seconds: self.with_pace(host, Pace::idle_seconds) }
+    }
+
     /// What is known of the use of an entry after it was used so many times more.
-    pub fn used_again(&self, record: &RecencyRecord, times: u32, now: u64) -> Use {
+    fn used_again(&self, record: &RecencyRecord, times: u32, now: u64) -> Use {
         self.with_pace(key::host_of(&record.full_key), |pace| record.of_use().again(times, now, pace))
     }
 

@@ -8,11 +8,10 @@ use std::sync::atomic::Ordering;
 use super::disk::{Disk, DiskError};
 use super::entry::EntryBody;
 use super::hot::Used;
-use super::index::schema::{self, RecencyRecord};
+use super::index::schema;
 use super::index::{Change, Column};
 use super::shared::Shared;
 use super::victims::{Chosen, From, choose};
-use super::worth::Use;
 use crate::telemetry::metrics::SiteLabels;
 
 /// Of the budget, in percent: what eviction aims for once it has begun.
@@ -37,17 +36,18 @@ pub(super) fn flush_uses(shared: &Arc<Shared>) {
             used.noted.store(false, Ordering::Relaxed);
             let uses = used.uses.swap(0, Ordering::Relaxed);
             let full_key = schema::full_key(used.key.as_bytes(), &used.variant.0);
-            // Of what is in the index; an entry that was replaced must not come back as a use.
-            let Some(record) = shared.counted(disk.recency(&full_key)).flatten().filter(|old| old.id == used.id) else {
+            // What has been in memory for a while may have been evicted from the disk. Of what has only come this is not asked: most
+            // of what is used was just read, and to look each up again costs as much as reading it did.
+            let stands = used.has_come.swap(false, Ordering::Relaxed)
+                || shared.counted(disk.recency(&full_key)).flatten().is_some_and(|old| old.id == used.id);
+            if !stands {
                 if uses > 0 && brought_back < BROUGHT_BACK && bring_back(shared, used) {
                     brought_back += 1;
                 }
                 continue;
-            };
-            let size = used.size().unwrap_or(record.size);
-            let Use { last_use, uses, .. } = disk.used_again(&record, uses, now);
-            let record = RecencyRecord { last_use, uses, size, ..record };
-            changes.push(Change::Put(Column::Recency, schema::recency_key(&full_key).to_vec(), record.encode()));
+            }
+            let uses = disk.uses(used.key.host(), used.id, uses, used.size(), now);
+            changes.push(Change::Use(schema::recency_key(&full_key).to_vec(), uses));
         }
         if !changes.is_empty() {
             shared.written(disk.index.write(changes, false).map_err(DiskError::from));

@@ -64,6 +64,8 @@ pub(super) struct Used {
     pub uses: AtomicU32,
     /// Whether it waits.
     pub noted: AtomicBool,
+    /// It has only come into memory, from the index or into both: that it stands there need not be looked up.
+    pub has_come: AtomicBool,
     body: UsedBody,
 }
 
@@ -85,6 +87,7 @@ impl Used {
             variant: entry.variant.clone(),
             uses: AtomicU32::new(0),
             noted: AtomicBool::new(false),
+            has_come: AtomicBool::new(true),
             body,
         })
     }

@@ -97,10 +97,7 @@ async fn revive(shared: &Arc<Shared>, key: &CacheKey, variant: VariantKey, store
         None => EntryBody::Sliced(match shared.live_body(id) {
             Some(body) => body,
             None => {
-                let disk = shared.disk.load_full()?;
-                let counting = shared.clone();
-                let slices = move || counting.counted(disk.slices(id));
-                let present = shared.tracker.spawn_blocking_on(slices, &shared.readers.handle()).await.ok()??;
+                let present = shared.slices(id).await?;
                 let size = stored.head.size;
                 let complete = size.is_some_and(|size| present.covers_to(size.div_ceil(super::entry::SLICE_BYTES)));
                 if !complete && !stored.head.sliceable {

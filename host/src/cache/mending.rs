@@ -21,7 +21,7 @@ use super::purging::Custody;
 use super::recovery::{self, Opened};
 use super::shared::Shared;
 use super::store::disk::DiskStore;
-use super::store::{Store, layout};
+use super::store::{Space, Store, layout};
 use super::upkeep::blocking;
 
 /// Between two looks.
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// ... and between two looks whether they have.
 const LET_GO_LOOK: Duration = Duration::from_millis(1);
 /// Room that an index should have: its log and a flush of what is in memory.
-pub(super) const ROOM_BYTES: u64 = 64 << 20;
+const ROOM_BYTES: u64 = 64 << 20;
 /// ... but no more than this part of the file system.
 const ROOM_PART: u64 = 4;
 /// Bodies removed between two looks at the room.
@@ -184,11 +184,16 @@ fn open(shared: &Shared, folder: &Path, is_rotten: bool) -> Result<Disk, String>
 }
 
 /// Blocking: removes bodies that nobody reads, wherever they lie, until an index has room. Nothing where it has.
-pub(super) fn make_room(folder: &Path, is_read: impl Fn(u64) -> bool) {
+fn make_room(folder: &Path, is_read: impl Fn(u64) -> bool) {
+    make_room_of(folder, |space| ROOM_BYTES.min(space.total / ROOM_PART), is_read);
+}
+
+/// The same with as much room as is wanted of a file system.
+pub(super) fn make_room_of(folder: &Path, wanted: impl Fn(Space) -> u64, is_read: impl Fn(u64) -> bool) {
     let bodies = folder.join(layout::BODIES);
     let Some(store) = bodies.is_dir().then(|| DiskStore::open(&bodies).ok()).flatten() else { return };
     let Some(space) = store.space() else { return };
-    let wanted = ROOM_BYTES.min(space.total / ROOM_PART);
+    let wanted = wanted(space);
     if space.available >= wanted / 2 {
         return;
     }

@@ -154,6 +154,13 @@ fn prepare(dir: &Path, mut lock: &File, mark: Option<&str>) -> io::Result<()> {
         return Ok(());
     }
     match mark {
+        Some(mark) if layout::is_readable(mark) => {
+            // Over the other: no moment without a mark.
+            let text = layout::mark_text();
+            lock.write_all(text.as_bytes())?;
+            lock.set_len(text.len() as u64)?;
+            return lock.sync_all();
+        }
         Some(mark) => {
             tracing::warn!(folder = %dir.display(), mark = mark.trim(), "the cache is of another format version and will be emptied");
             discard(dir)?;
@@ -197,6 +204,7 @@ pub(super) fn remove_discarded(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::index::{Change, Column};
 
     fn open_disk(dir: &Path) -> Box<Disk> {
         match open(dir) {
@@ -264,6 +272,17 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["admin-token", BODIES, INDEX, MARK]);
+    }
+
+    #[test]
+    fn what_an_older_version_left_is_used_if_all_of_it_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = open_disk(dir.path());
+        disk.index.write(vec![Change::Put(Column::Entries, b"k".to_vec(), b"v".to_vec())], true).unwrap();
+        drop(disk);
+        fs::write(dir.path().join(MARK), "proxyhost cache, format 2\n").unwrap();
+        assert_eq!(open_disk(dir.path()).index.get(Column::Entries, b"k").unwrap(), Some(b"v".to_vec()));
+        assert_eq!(fs::read_to_string(dir.path().join(MARK)).unwrap(), layout::mark_text());
     }
 
     #[test]

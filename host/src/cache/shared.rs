@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
@@ -31,6 +31,7 @@ use super::purges::{PurgeListener, PurgeScope, PurgeSequence};
 use super::purging::Custody;
 use super::readers::Readers;
 use super::removals::Removals;
+use super::runs::Runs;
 use super::scrub::Scrub;
 use super::vary::VariantKey;
 use crate::clock::Clock;
@@ -324,24 +325,19 @@ impl Shared {
 
     // The disk.
 
-    /// A record: from the block cache if it is there, else by those who wait for the disk.
+    /// A record: at once if memory has it, else by those who wait for the disk.
     pub async fn record(self: &Arc<Self>, column: Column, key: Vec<u8>) -> Option<Vec<u8>> {
         let disk = self.disk.load_full()?;
-        let mut probing = Duration::ZERO;
-        if self.readers.asks_cache() {
-            let begun = Instant::now();
-            let probed = disk.index.probe(column, &key);
-            probing = begun.elapsed();
-            self.readers.note(probed != Probe::Unknown);
-            let known = match probed {
-                Probe::Found(record) => Some(Some(record)),
-                Probe::Absent => Some(None),
-                Probe::Unknown => None,
-            };
-            if let Some(known) = known {
-                self.metrics.cache_index_reads.observe(probing);
-                return known;
-            }
+        let begun = Instant::now();
+        let known = self.readers.try_at_once(|| match disk.index.probe(column, &key) {
+            Probe::Found(record) => Some(Some(record)),
+            Probe::Absent => Some(None),
+            Probe::Unknown => None,
+        });
+        let probing = begun.elapsed();
+        if let Some(known) = known {
+            self.metrics.cache_index_reads.observe(probing);
+            return known;
         }
         let shared = self.clone();
         let read = move || {
@@ -351,6 +347,17 @@ impl Shared {
             shared.counted(record).flatten()
         };
         self.tracker.spawn_blocking_on(read, &self.readers.handle()).await.ok().flatten()
+    }
+
+    /// Which slices of a body are on disk: the same way.
+    pub async fn slices(self: &Arc<Self>, id: u64) -> Option<Runs> {
+        let disk = self.disk.load_full()?;
+        if let Some(known) = self.readers.try_at_once(|| disk.slices_at_once(id)) {
+            return Some(known);
+        }
+        let shared = self.clone();
+        let read = move || shared.counted(disk.slices(id));
+        self.tracker.spawn_blocking_on(read, &self.readers.handle()).await.ok()?
     }
 
     /// An entry as the next run may know it: asked for after no purge that is not written down.

@@ -72,8 +72,18 @@ pub struct Pace {
 
 impl Pace {
     fn half_life(&self) -> Option<f64> {
-        let idle = f64::from_bits(self.idle.load(Ordering::Relaxed));
+        let idle = self.idle_seconds();
         (idle > 0.0).then_some(idle * HALF_LIFE)
+    }
+
+    /// The mean idle time in seconds; 0: not known.
+    pub fn idle_seconds(&self) -> f64 {
+        f64::from_bits(self.idle.load(Ordering::Relaxed))
+    }
+
+    /// The pace of such a mean idle time.
+    pub fn of_idle_seconds(seconds: f64) -> Self {
+        Self { idle: AtomicU64::new(seconds.to_bits()) }
     }
 
     /// Learns from a sample.
@@ -82,7 +92,7 @@ impl Pace {
             return;
         }
         let mean = sample.iter().map(|each| idle(*each, now)).sum::<f64>() / sample.len() as f64;
-        let before = f64::from_bits(self.idle.load(Ordering::Relaxed));
+        let before = self.idle_seconds();
         let after = if before > 0.0 { before + (mean - before) * FOLLOWED } else { mean };
         // Two who do this at once lose one of two samples.
         self.idle.store(after.to_bits(), Ordering::Relaxed);
@@ -165,13 +175,9 @@ mod tests {
         Use { last_use, uses: uses * ONE_USE, size, id: 1 }
     }
 
-    fn pace(idle: f64) -> Pace {
-        Pace { idle: AtomicU64::new(idle.to_bits()) }
-    }
-
     #[test]
     fn idle_rarely_used_and_large_entries_go_first() {
-        let (now, pace) = (1_000_000, pace(1000.0));
+        let (now, pace) = (1_000_000, Pace::of_idle_seconds(1000.0));
         let first = |a, b| order_to_go(&[a, b], now, &pace)[0] == 0;
         assert!(first(used(now - 1000, 1, 0), used(now - 10, 1, 0)));
         assert!(first(used(now - 1000, 1, 0), used(now - 1000, 9, 0)));
@@ -183,7 +189,9 @@ mod tests {
     #[test]
     fn of_the_same_worth_the_oldest_goes_first_whatever_the_clock_does() {
         let entry = |id| Use { id, ..used(1000, 1, 0) };
-        for (now, pace) in [(1000, Pace::default()), (1, pace(3.0)), (u64::MAX, pace(3.0)), (1000, pace(f64::MAX))] {
+        for (now, pace) in [(1000, 0.0), (1, 3.0), (u64::MAX, 3.0), (1000, f64::MAX)]
+            .map(|(now, idle)| (now, Pace::of_idle_seconds(idle)))
+        {
             assert_eq!(order_to_go(&[entry(3), entry(1), entry(2)], now, &pace), [1, 2, 0]);
         }
     }
@@ -192,8 +200,8 @@ mod tests {
     fn uses_fade_by_the_pace_of_the_cache_and_are_bounded() {
         let once = used(0, 1, 0);
         assert_eq!(once.again(2, 1 << 40, &Pace::default()).uses, 3 * ONE_USE, "nothing was evicted: nothing fades");
-        assert_eq!(once.again(1, 399, &pace(100.0)).uses, ONE_USE / 2 + ONE_USE);
-        assert_eq!(once.again(u32::MAX, 399, &pace(100.0)).uses, MOST_USES);
+        assert_eq!(once.again(1, 399, &Pace::of_idle_seconds(100.0)).uses, ONE_USE / 2 + ONE_USE);
+        assert_eq!(once.again(u32::MAX, 399, &Pace::of_idle_seconds(100.0)).uses, MOST_USES);
         assert_eq!(used(10, 1, 0).again(1, 5, &Pace::default()).last_use, 10, "a clock that was set back");
     }
 
@@ -212,7 +220,7 @@ mod tests {
     fn ghosts_are_known_again_and_forgotten() {
         let hash = |number: u64| u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(number) << 7;
         let mut ghosts = Ghosts::new(1 << 16);
-        let pace = pace(100.0);
+        let pace = Pace::of_idle_seconds(100.0);
         ghosts.remember(hash(1), used(0, 1, 0), 0, &pace, 10);
         ghosts.remember(hash(2), used(0, 64, 0), 0, &pace, 10);
         assert_eq!((ghosts.uses(hash(1)), ghosts.uses(hash(2)), ghosts.uses(hash(3))), (1, 15, 0));

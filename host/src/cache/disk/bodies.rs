@@ -7,6 +7,9 @@ use super::super::key;
 use super::super::runs::Runs;
 use super::{AROUND_BYTES, Disk, DiskError};
 
+/// Records of slices that are read in passing: no worker is kept by more.
+const FEW: usize = 64;
+
 impl Disk {
     /// Stores a slice: bytes first, then the record that vouches for them.
     pub fn store_slice(&self, id: u64, owner: &[u8], slice: u64, bytes: &[u8]) -> Result<(), DiskError> {
@@ -34,6 +37,17 @@ impl Disk {
             present.insert(u64::from(slice));
         })?;
         Ok(present)
+    }
+
+    /// The same, if they are few and it can be told without waiting for the disk.
+    pub fn slices_at_once(&self, id: u64) -> Option<Runs> {
+        let (from, end) = (schema::slice_key(id, 0), schema::owner_key(id));
+        let records = self.index.scan_at_once(Column::Slices, &from, Some(&end), FEW)?;
+        let mut present = Runs::default();
+        for slice in records.iter().filter_map(|(key, _)| schema::parse_slice_key(key)?.1) {
+            present.insert(u64::from(slice));
+        }
+        (records.len() < FEW).then_some(present)
     }
 
     fn each_slice(&self, id: u64, mut each: impl FnMut(u32, &[u8])) -> Result<(), DiskError> {

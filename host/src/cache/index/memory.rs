@@ -6,9 +6,33 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Change, Column, Index, IndexError, Records, decode_number};
+use super::{Change, Column, Index, IndexError, Records, decode_number, schema};
 
-type Columns = BTreeMap<(Column, Vec<u8>), Vec<u8>>;
+/// The records of all columns, in order.
+pub type Columns = BTreeMap<(Column, Vec<u8>), Vec<u8>>;
+
+/// Makes changes.
+pub fn carry_out(columns: &mut Columns, changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Put(column, key, value) => {
+                columns.insert((column, key), value);
+            }
+            Change::Delete(column, key) => {
+                columns.remove(&(column, key));
+            }
+            Change::Add(key, by) => {
+                let number = columns.entry((Column::Meta, key)).or_default();
+                *number = decode_number(number).wrapping_add(by).to_be_bytes().to_vec();
+            }
+            Change::Use(key, uses) => {
+                if let Some(record) = columns.get_mut(&(Column::Recency, key)) {
+                    *record = schema::uses::merge(Some(record), [uses.encode().as_slice()].into_iter());
+                }
+            }
+        }
+    }
+}
 
 /// Ordered maps behind a lock.
 #[derive(Default)]
@@ -93,21 +117,7 @@ impl Index for MemoryIndex {
             return Err(IndexError("told to fail".into()));
         }
         self.happen(Step::Write);
-        let mut columns = self.columns.write();
-        for change in changes {
-            match change {
-                Change::Put(column, key, value) => {
-                    columns.insert((column, key), value);
-                }
-                Change::Delete(column, key) => {
-                    columns.remove(&(column, key));
-                }
-                Change::Add(key, by) => {
-                    let number = columns.entry((Column::Meta, key)).or_default();
-                    *number = decode_number(number).wrapping_add(by).to_be_bytes().to_vec();
-                }
-            }
-        }
+        carry_out(&mut self.columns.write(), changes);
         Ok(())
     }
 

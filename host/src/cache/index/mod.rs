@@ -4,11 +4,14 @@
 //! memory in tests as they run against RocksDB, and a failing index can be played. `schema` says what the records are.
 
 pub mod memory;
+mod nowait;
 pub mod rocks;
 pub mod schema;
 
 #[cfg(test)]
 mod contract;
+
+use schema::uses::Uses;
 
 /// A column of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +48,7 @@ impl Column {
 }
 
 /// One change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Set a record.
     Put(Column, Vec<u8>, Vec<u8>),
@@ -53,6 +56,8 @@ pub enum Change {
     Delete(Column, Vec<u8>),
     /// Add to a number of column `Meta` (two's complement, so that totals can shrink).
     Add(Vec<u8>, i64),
+    /// Add uses (`schema::uses`) to a record of column `Recency`, without reading it first; to none that is not there.
+    Use(Vec<u8>, Uses),
 }
 
 /// What the index could not do.
@@ -77,7 +82,7 @@ pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
 /// Records read or removed in one go.
 pub const CHUNK: usize = 1000;
 
-/// Ordered columns of records. All but `probe` may wait for the disk: call them on the blocking pool.
+/// Ordered columns of records. All but `probe` and `scan_at_once` may wait for the disk: call them on the blocking pool.
 pub trait Index: Send + Sync + std::fmt::Debug {
     /// A record, if it can be told without waiting for the disk. What never waits gives it.
     fn probe(&self, column: Column, key: &[u8]) -> Probe {
@@ -93,6 +98,11 @@ pub trait Index: Send + Sync + std::fmt::Debug {
 
     /// At most `limit` records from `from` (inclusive) to `to` (exclusive; none: to the end of the column).
     fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Records, IndexError>;
+
+    /// The same, if it can be told without waiting for the disk. What never waits gives it.
+    fn scan_at_once(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Option<Records> {
+        self.scan(column, from, to, limit).ok()
+    }
 
     /// Carries out all changes or none. With `sync` they survive a power cut when this returns; without, a crash of the
     /// process.

@@ -11,7 +11,8 @@ use rocksdb::{
     MergeOperands, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
-use super::{Change, Column, Index, IndexError, Probe, Records, decode_number, schema};
+use super::schema::{self, uses};
+use super::{Change, Column, Index, IndexError, Probe, Records, decode_number, nowait};
 
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 const BLOCK_BYTES: usize = 8 << 10;
@@ -24,9 +25,18 @@ const OPEN_FILES: i32 = 512;
 /// Unflushed records of all columns together.
 const WRITE_BUFFERS_BYTES: usize = 48 << 20;
 
+/// One of so many reads of an entry leaves in the block cache what it had to unpack. With many entries that are asked for at random
+/// the next one needs another block; then to put each in, and another out for it, costs a third of the read, and what all reads
+/// need, filters and indexes, goes out too. What is asked for again and again gets in all the same.
+const LEFT_IN_CACHE: u32 = 16;
+
 /// A RocksDB with a column family for each column.
 pub struct RocksIndex {
     db: DB,
+    /// Leaves what it reads in the block cache, ...
+    filling: ReadOptions,
+    /// ... or does not.
+    passing: ReadOptions,
 }
 
 /// Why RocksDB did not open.
@@ -49,7 +59,7 @@ impl RocksIndex {
         options.set_max_open_files(-1);
         options.set_log_level(LogLevel::Warn);
         let db = DB::open_cf_descriptors_read_only(&options, path, columns(&cache), false).map_err(failed)?;
-        Ok(Self { db })
+        Ok(Self::of(db))
     }
 
     /// Opens or creates the folder.
@@ -69,13 +79,24 @@ impl RocksIndex {
         options.set_bytes_per_sync(1 << 20);
         options.set_wal_bytes_per_sync(1 << 20);
         match DB::open_cf_descriptors(&options, path, columns(&cache)) {
-            Ok(db) => Ok(Self { db }),
+            Ok(db) => Ok(Self::of(db)),
             Err(error) => Err(classify(&error)),
         }
     }
 
+    fn of(db: DB) -> Self {
+        let mut passing = ReadOptions::default();
+        passing.fill_cache(false);
+        Self { db, filling: ReadOptions::default(), passing }
+    }
+
     fn column(&self, column: Column) -> Result<&rocksdb::ColumnFamily, IndexError> {
         self.db.cf_handle(column.name()).ok_or_else(|| IndexError(format!("no column {}", column.name())))
+    }
+
+    fn get_by(&self, column: Column, key: &[u8], options: &ReadOptions) -> Result<Option<Vec<u8>>, IndexError> {
+        let found = self.db.get_pinned_cf_opt(self.column(column)?, key, options).map_err(failed)?;
+        Ok(found.filter(|value| is_record(column, value)).map(|value| value.to_vec()))
     }
 }
 
@@ -94,6 +115,12 @@ fn columns(cache: &Cache) -> [ColumnFamilyDescriptor; Column::ALL.len()] {
     Column::ALL.map(|column| {
         let block_bytes = if column == Column::Entries { ENTRIES_BLOCK_BYTES } else { BLOCK_BYTES };
         let mut of_column = options_of_column(cache, block_bytes);
+        if column == Column::Recency {
+            of_column.set_merge_operator("uses", merge_uses, |_: &[u8], _: Option<&[u8]>, _: &MergeOperands| None);
+            of_column.set_compaction_filter("gone", |_: u32, _: &[u8], value: &[u8]| {
+                if value.is_empty() { CompactionDecision::Remove } else { CompactionDecision::Keep }
+            });
+        }
         if column == Column::Meta {
             of_column.set_merge_operator_associative("add", add);
             // Absent is zero: names that were asked for once leave nothing behind.
@@ -135,6 +162,15 @@ fn add(_key: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option
     Some(sum.to_be_bytes().to_vec())
 }
 
+fn merge_uses(_key: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
+    Some(uses::merge(existing, operands.iter()))
+}
+
+/// Whether a value is a record: merging leaves something where there is nothing.
+fn is_record(column: Column, value: &[u8]) -> bool {
+    column != Column::Recency || !value.is_empty()
+}
+
 fn classify(error: &rocksdb::Error) -> OpenError {
     let text = error.to_string();
     match error.kind() {
@@ -156,20 +192,22 @@ fn failed(error: rocksdb::Error) -> IndexError {
 
 impl Index for RocksIndex {
     fn probe(&self, column: Column, key: &[u8]) -> Probe {
-        let Ok(family) = self.column(column) else { return Probe::Unknown };
-        let mut options = ReadOptions::default();
-        options.set_read_tier(ReadTier::BlockCache);
-        match self.db.get_pinned_cf_opt(family, key, &options) {
-            Ok(Some(value)) => Probe::Found(value.to_vec()),
+        let found = nowait::at_once(|| self.get(column, key)).unwrap_or_else(|| {
+            let mut options = ReadOptions::default();
+            options.set_read_tier(ReadTier::BlockCache);
+            self.get_by(column, key, &options)
+        });
+        match found {
+            Ok(Some(value)) => Probe::Found(value),
             Ok(None) => Probe::Absent,
-            // `Incomplete`, or an error that the full read will report.
+            // Only the disk has it; or an error that the full read will report.
             Err(_) => Probe::Unknown,
         }
     }
 
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        let found = self.db.get_pinned_cf(self.column(column)?, key).map_err(failed)?;
-        Ok(found.map(|value| value.to_vec()))
+        let fills = column != Column::Entries || fastrand::u32(..LEFT_IN_CACHE) == 0;
+        self.get_by(column, key, if fills { &self.filling } else { &self.passing })
     }
 
     fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Records, IndexError> {
@@ -184,11 +222,17 @@ impl Index for RocksIndex {
         iterator.seek(from);
         while records.len() < limit {
             let Some((key, value)) = iterator.item() else { break };
-            records.push((key.to_vec(), value.to_vec()));
+            if is_record(column, value) {
+                records.push((key.to_vec(), value.to_vec()));
+            }
             iterator.next();
         }
         iterator.status().map_err(failed)?;
         Ok(records)
+    }
+
+    fn scan_at_once(&self, column: Column, from: &[u8], to: Option<&[u8]>, limit: usize) -> Option<Records> {
+        nowait::at_once(|| self.scan(column, from, to, limit))?.ok()
     }
 
     fn write(&self, changes: Vec<Change>, sync: bool) -> Result<(), IndexError> {
@@ -198,6 +242,7 @@ impl Index for RocksIndex {
                 Change::Put(column, key, value) => batch.put_cf(self.column(column)?, key, value),
                 Change::Delete(column, key) => batch.delete_cf(self.column(column)?, key),
                 Change::Add(key, by) => batch.merge_cf(self.column(Column::Meta)?, key, by.to_be_bytes()),
+                Change::Use(key, uses) => batch.merge_cf(self.column(Column::Recency)?, key, uses.encode()),
             }
         }
         let mut options = WriteOptions::default();

@@ -1,4 +1,4 @@
-//! The records of the index, byte by byte. Format version 2 (`store::layout::FORMAT`).
+//! The records of the index, byte by byte. Format version 3 (`store::layout::FORMAT`).
 //!
 //! Numbers are big-endian; `bytes` is a u32 length and that many bytes; `maybe x` is 0, or 1 and x. Every record ends with a
 //! CRC-32C of all before it; a record that does not decode is a miss, never a guess.
@@ -8,7 +8,7 @@
 //! | entries | key, NUL NUL, variant | u8 count, so many field sets (newest first), u8: 1 an entry, 2 variants; entry, variants |
 //! | slices  | id u64, slice u32 | u32 length, u16 count, so many u32: CRC-32C of each 64 KiB |
 //! | slices  | id u64, FFFFFFFF | bytes: the full key of the entry that owns the body |
-//! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 sixteenths of uses (and 80000000 for an error), u64 size, u64 id, bytes: full key |
+//! | recency | first 16 bytes of the SHA-256 of the full key | u64 last use (seconds), u32 sixteenths of uses (and 80000000 for an error), u64 size, u64 id, bytes: full key; empty is no record; merged with `uses` |
 //! | purges  | sequence u64 | u8 kind, bytes host, bytes path, prefix, glob or tag; if kind has 128 (soft) u64 milliseconds |
 //! | budgets | first 8 bytes of the SHA-256 of a host of hosts.json that has a budget, key in column recency | nothing |
 //! | meta    | `sequence`, `next_id`, `bytes`, `scrub_began`, `scrub_at`, `budgeted` | a number, i64, without CRC (it is added to by merging) |
@@ -36,6 +36,8 @@
 //! | headers | u16 count, so many pairs of bytes |
 //! | as sent, if edited | u16 status, u16 count, so many pairs of bytes |
 //! | body, if inline | bytes |
+
+pub mod uses;
 
 use std::time::Duration;
 

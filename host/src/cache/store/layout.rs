@@ -1,18 +1,21 @@
 //! Where things lie in the cache folder, and the format's version.
 //!
 //! ```text
-//! proxyhost-cache          the mark: `proxyhost cache, format 2` and a line feed; locked while a process uses the folder
+//! proxyhost-cache          the mark: `proxyhost cache, format 3` and a line feed; locked while a process uses the folder
 //! index/                   RocksDB
 //! bodies/xx/<16 hex>       a body: slice n at offset n * SLICE_BYTES, sparse; xx are the last two digits of the id
 //! discarded-<16 hex>/      an index or bodies of another format version, or damaged ones, on their way out
 //! ```
 //!
-//! Raise `FORMAT` when a record or a path changes its meaning: an older folder is then emptied, never misread.
+//! Raise `FORMAT` when a record or a path changes its meaning, or one is added that older versions cannot read: they empty the
+//! folder then and never misread it. So does this version with an older one, unless it can read all that is in it.
 
 use std::path::{Path, PathBuf};
 
 /// Version of folder and records.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The oldest version that has nothing in it that this one does not read: 3 has merged records in column `recency` beside those of 2.
+const OLDEST_READ: u32 = 2;
 /// Name of the mark.
 pub const MARK: &str = "proxyhost-cache";
 /// Folder of the index.
@@ -24,12 +27,20 @@ pub const DISCARDED: &str = "discarded-";
 
 /// What the mark says.
 pub fn mark_text() -> String {
-    format!("proxyhost cache, format {FORMAT}\n")
+    format!("{MARK_BEGINS}{FORMAT}\n")
 }
+
+const MARK_BEGINS: &str = "proxyhost cache, format ";
 
 /// Whether a mark is ours, of this or another version.
 pub fn is_our_mark(text: &str) -> bool {
-    text.starts_with("proxyhost cache, format ")
+    text.starts_with(MARK_BEGINS)
+}
+
+/// Whether a mark is of a version whose folder can be used as it is.
+pub fn is_readable(mark: &str) -> bool {
+    let version = mark.strip_prefix(MARK_BEGINS).and_then(|rest| rest.trim_end().parse().ok());
+    version.is_some_and(|version: u32| (OLDEST_READ..=FORMAT).contains(&version))
 }
 
 /// The part of the store in which a body lies: ids are given out in order, so the last byte spreads them.
@@ -56,6 +67,20 @@ pub fn parse_body_name(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_of_versions_that_can_be_read_are_not_emptied() {
+        for (mark, readable) in [
+            (mark_text().as_str(), true),
+            ("proxyhost cache, format 2\n", true),
+            ("proxyhost cache, format 1\n", false),
+            ("proxyhost cache, format 999\n", false),
+            ("proxyhost cache, format 2 or so\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_readable(mark), readable, "{mark}");
+        }
+    }
 
     #[test]
     fn names_of_bodies_are_read_back_and_others_are_not_ours() {

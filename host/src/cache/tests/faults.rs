@@ -1,7 +1,7 @@
 //! A disk on which everything can go wrong: an index and a store that are told which of their operations fail, and a platter
 //! that outlives the process which wrote to it, and forgets what was not synced when the power goes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::cache::index::memory::{Columns, carry_out};
 use crate::cache::index::{Change, Column, Index, IndexError, Records};
 use crate::cache::store::{Store, layout};
 
@@ -43,8 +44,6 @@ pub(super) const FAULTS: [Fault; 8] = [
     Fault::IndexWrite,
     Fault::IndexFull,
 ];
-
-type Columns = BTreeMap<(Column, Vec<u8>), Vec<u8>>;
 
 /// What is on the disk.
 #[derive(Debug, Default)]
@@ -88,7 +87,7 @@ impl Platter {
         content.records = std::mem::take(&mut content.synced);
         let unsynced = std::mem::take(&mut content.unsynced);
         let kept = batches % (unsynced.len() + 1);
-        unsynced.iter().take(kept).for_each(|batch| carry_out(&mut content.records, batch));
+        unsynced.into_iter().take(kept).for_each(|batch| carry_out(&mut content.records, batch));
         content.synced = content.records.clone();
         let mut random = fastrand::Rng::with_seed(chance);
         for (id, start, length) in std::mem::take(&mut content.written) {
@@ -194,24 +193,6 @@ impl Attached {
     }
 }
 
-fn carry_out(records: &mut Columns, batch: &[Change]) {
-    for change in batch {
-        match change {
-            Change::Put(column, key, value) => {
-                records.insert((*column, key.clone()), value.clone());
-            }
-            Change::Delete(column, key) => {
-                records.remove(&(*column, key.clone()));
-            }
-            Change::Add(key, by) => {
-                let number = records.entry((Column::Meta, key.clone())).or_default();
-                let before = number.as_slice().try_into().map_or(0, i64::from_be_bytes);
-                *number = before.wrapping_add(*by).to_be_bytes().to_vec();
-            }
-        }
-    }
-}
-
 impl Index for Attached {
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         self.index(Fault::IndexRead, "input/output error")?;
@@ -235,10 +216,10 @@ impl Index for Attached {
         if !self.alive.load(Ordering::SeqCst) {
             return Err(IndexError("killed".into()));
         }
-        carry_out(&mut content.records, &changes);
+        carry_out(&mut content.records, changes.clone());
         content.unsynced.push(changes);
         if sync {
-            std::mem::take(&mut content.unsynced).iter().for_each(|batch| carry_out(&mut content.synced, batch));
+            std::mem::take(&mut content.unsynced).into_iter().for_each(|batch| carry_out(&mut content.synced, batch));
         }
         Ok(())
     }

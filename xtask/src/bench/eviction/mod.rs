@@ -7,6 +7,7 @@ mod rivals;
 mod trace;
 /// The file of the cache itself: this crate must be built where the cache cannot be.
 #[path = "../../../../host/src/cache/worth.rs"]
+#[cfg_attr(not(test), expect(dead_code, reason = "the program writes down what fades by"))]
 mod worth;
 
 use std::path::PathBuf;
