@@ -4,6 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use proxyhost::cache::index::schema::uses::{Uses, merge};
 use proxyhost::cache::index::schema::{
     EntryRecord, RecencyRecord, decode_owner, decode_purge, encode_owner, encode_purge, recency_key,
 };
@@ -15,6 +16,12 @@ fuzz_target!(|data: &[u8]| {
     let _ = (EntryRecord::decode(data), RecencyRecord::decode(data), decode_owner(data), decode_purge(data));
     let record = [data, &crc32c::crc32c(data).to_be_bytes()].concat();
     match kind % 4 {
+        // One of the letters, so that what was kept of before goes on to mean what it did.
+        _ if *kind == b'u' => {
+            again(&record, Uses::decode, Uses::encode);
+            assert!(merge(None, [record.as_slice()].into_iter()).is_empty());
+            let _ = merge(Some(&record), [record.as_slice(), data].into_iter());
+        }
         0 => again(&record, EntryRecord::decode, |read| read.encode()),
         1 => again(&record, RecencyRecord::decode, |read| read.encode()),
         2 => again(&record, decode_owner, |read| encode_owner(read)),
