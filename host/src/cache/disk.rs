@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -79,6 +79,8 @@ pub(super) struct Disk {
     handed_over: bool,
     /// The lock on the folder, held until this is dropped.
     lock: Option<std::fs::File>,
+    /// Since when a folder is open whose mark is of an older format.
+    older: Mutex<Option<Instant>>,
 }
 
 /// What became of a commit.
@@ -120,6 +122,7 @@ impl Disk {
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             handed_over: false,
             lock,
+            older: Mutex::new(None),
         })
     }
 
@@ -149,7 +152,29 @@ impl Disk {
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             handed_over: true,
             lock: None,
+            older: Mutex::new(None),
         }))
+    }
+
+    /// The mark is of an older format, whose programs can read all that is here by now.
+    pub fn in_older_format(self) -> Self {
+        Self { older: Mutex::new(Some(Instant::now())), ..self }
+    }
+
+    /// Whether uses may be merged, which older formats do not know: in a folder of such a one after a while, when its mark has been
+    /// raised.
+    pub fn merges(&self, after: Duration) -> bool {
+        let mut older = self.older.lock();
+        let Some(since) = *older else { return true };
+        if since.elapsed() < after {
+            return false;
+        }
+        let raised = self.lock.as_ref().map_or(Ok(()), layout::raise_mark);
+        match raised {
+            Ok(()) => *older = None,
+            Err(error) => tracing::warn!(%error, "the mark of the cache folder cannot be written"),
+        }
+        older.is_none()
     }
 
     /// Whether the folder is still the one that was opened: somebody may have removed it, or put another one in its place.
@@ -213,7 +238,7 @@ impl Disk {
     }
 
     /// What is known of the use of an entry after it was used so many times more.
-    fn used_again(&self, record: &RecencyRecord, times: u32, now: u64) -> Use {
+    pub fn used_again(&self, record: &RecencyRecord, times: u32, now: u64) -> Use {
         self.with_pace(key::host_of(&record.full_key), |pace| record.of_use().again(times, now, pace))
     }
 

@@ -4,14 +4,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::disk::{Disk, DiskError};
 use super::entry::EntryBody;
 use super::hot::Used;
-use super::index::schema;
+use super::index::schema::{self, RecencyRecord};
 use super::index::{Change, Column};
 use super::shared::Shared;
 use super::victims::{Chosen, From, choose};
+use super::worth::Use;
 use crate::telemetry::metrics::SiteLabels;
 
 /// Of the budget, in percent: what eviction aims for once it has begun.
@@ -20,6 +22,9 @@ const TARGET_PERCENT: u64 = 97;
 const ROUND: usize = 256;
 /// Entries brought back at once: where the disk is smaller than memory, it is not written over again and again.
 const BROUGHT_BACK: usize = 256;
+
+/// So long a folder of an older format stays one that the older program can go on with: an upgrade that fails gives it back.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// Blocking: writes down what was used.
 pub(super) fn flush_uses(shared: &Arc<Shared>) {
@@ -30,24 +35,32 @@ pub(super) fn flush_uses(shared: &Arc<Shared>) {
         return;
     };
     let now = shared.clock.now().as_secs();
+    let merges = disk.merges(SETTLED);
     for chunk in noted.chunks(super::index::CHUNK) {
         let mut changes = Vec::with_capacity(chunk.len());
         for used in chunk {
             used.noted.store(false, Ordering::Relaxed);
             let uses = used.uses.swap(0, Ordering::Relaxed);
             let full_key = schema::full_key(used.key.as_bytes(), &used.variant.0);
-            // What has been in memory for a while may have been evicted from the disk. Of what has only come this is not asked: most
-            // of what is used was just read, and to look each up again costs as much as reading it did.
-            let stands = used.has_come.swap(false, Ordering::Relaxed)
-                || shared.counted(disk.recency(&full_key)).flatten().is_some_and(|old| old.id == used.id);
-            if !stands {
+            let place = schema::recency_key(&full_key).to_vec();
+            let host = used.key.host();
+            // What was read from the disk just now stands there: most of what is used was, and to look each up again costs as much as
+            // reading it did.
+            if used.has_come.swap(false, Ordering::Relaxed) && merges {
+                changes.push(Change::Use(place, disk.uses(host, used.id, uses, used.size(), now)));
+                continue;
+            }
+            // What has been in memory for a while may have been evicted; and an entry that was replaced must not come back as a use.
+            let Some(record) = shared.counted(disk.recency(&full_key)).flatten().filter(|old| old.id == used.id) else {
                 if uses > 0 && brought_back < BROUGHT_BACK && bring_back(shared, used) {
                     brought_back += 1;
                 }
                 continue;
-            }
-            let uses = disk.uses(used.key.host(), used.id, uses, used.size(), now);
-            changes.push(Change::Use(schema::recency_key(&full_key).to_vec(), uses));
+            };
+            let size = used.size().unwrap_or(record.size);
+            let Use { last_use, uses, .. } = disk.used_again(&record, uses, now);
+            let record = RecencyRecord { last_use, uses, size, ..record };
+            changes.push(Change::Put(Column::Recency, place, record.encode()));
         }
         if !changes.is_empty() {
             shared.written(disk.index.write(changes, false).map_err(DiskError::from));

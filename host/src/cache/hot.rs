@@ -64,7 +64,7 @@ pub(super) struct Used {
     pub uses: AtomicU32,
     /// Whether it waits.
     pub noted: AtomicBool,
-    /// It has only come into memory, from the index or into both: that it stands there need not be looked up.
+    /// It has only come into memory, from the index: that it stands there need not be looked up.
     pub has_come: AtomicBool,
     body: UsedBody,
 }
@@ -87,7 +87,7 @@ impl Used {
             variant: entry.variant.clone(),
             uses: AtomicU32::new(0),
             noted: AtomicBool::new(false),
-            has_come: AtomicBool::new(true),
+            has_come: AtomicBool::new(false),
             body,
         })
     }
@@ -423,6 +423,7 @@ impl Hot {
     /// stands there stays: what comes from disk never replaces what came from an origin meanwhile.
     pub fn insert(&self, entry: &Arc<Entry>, known: &[VaryFields], only_if_vacant: bool) {
         let slot = Slot::new(entry.clone());
+        slot.used.has_come.store(only_if_vacant, Ordering::Relaxed);
         let (key, variant) = (entry.key.clone(), entry.variant.clone());
         let _stripe = self.stripe(&key).lock();
         let old = self.entries.peek(&PlaceRef { key: &key, variant: &variant.0 });

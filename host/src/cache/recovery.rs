@@ -78,10 +78,10 @@ pub(super) fn open(dir: &Path) -> Result<Opened, CacheError> {
         Ok(None) => return Err(CacheError::InUse(dir.to_owned())),
         Err(error) => return Ok(unusable(error)),
     };
-    match prepare(dir, &lock, mark.as_deref()) {
-        Ok(()) => {}
+    let is_older = match prepare(dir, &lock, mark.as_deref()) {
+        Ok(is_older) => is_older,
         Err(error) => return Ok(unusable(error)),
-    }
+    };
     let index = match RocksIndex::open(&dir.join(INDEX)) {
         Err(OpenError::Corrupt(reason)) => {
             tracing::error!(folder = %dir.display(), %reason, "the cache index does not open; beginning with an empty one");
@@ -102,7 +102,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, CacheError> {
         Err(error) => return Ok(unusable(error)),
     };
     match Disk::new(Arc::new(index), Arc::new(store), Some(dir.to_owned()), Some(lock)) {
-        Ok(disk) => Ok(Opened::Disk(Box::new(disk))),
+        Ok(disk) => Ok(Opened::Disk(Box::new(if is_older { disk.in_older_format() } else { disk }))),
         Err(error) => Ok(unusable(io::Error::other(error))),
     }
 }
@@ -148,19 +148,15 @@ fn lock(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Writes the mark, and moves aside what another version left.
-fn prepare(dir: &Path, mut lock: &File, mark: Option<&str>) -> io::Result<()> {
+/// Writes the mark, and moves aside what another version left. Returns whether the mark stays that of an older version, all of whose
+/// records can be read.
+fn prepare(dir: &Path, mut lock: &File, mark: Option<&str>) -> io::Result<bool> {
     if mark == Some(layout::mark_text().as_str()) {
-        return Ok(());
+        return Ok(false);
     }
     match mark {
-        Some(mark) if layout::is_readable(mark) => {
-            // Over the other: no moment without a mark.
-            let text = layout::mark_text();
-            lock.write_all(text.as_bytes())?;
-            lock.set_len(text.len() as u64)?;
-            return lock.sync_all();
-        }
+        // It is raised when something is written that the older version does not know: `Disk::merges`.
+        Some(mark) if layout::is_readable(mark) => return Ok(true),
         Some(mark) => {
             tracing::warn!(folder = %dir.display(), mark = mark.trim(), "the cache is of another format version and will be emptied");
             discard(dir)?;
@@ -171,7 +167,8 @@ fn prepare(dir: &Path, mut lock: &File, mark: Option<&str>) -> io::Result<()> {
     }
     lock.set_len(0)?;
     lock.write_all(layout::mark_text().as_bytes())?;
-    lock.sync_all()
+    lock.sync_all()?;
+    Ok(false)
 }
 
 /// Moves index and bodies aside.
@@ -203,6 +200,8 @@ pub(super) fn remove_discarded(dir: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::cache::index::{Change, Column};
 
@@ -281,8 +280,18 @@ mod tests {
         disk.index.write(vec![Change::Put(Column::Entries, b"k".to_vec(), b"v".to_vec())], true).unwrap();
         drop(disk);
         fs::write(dir.path().join(MARK), "proxyhost cache, format 2\n").unwrap();
-        assert_eq!(open_disk(dir.path()).index.get(Column::Entries, b"k").unwrap(), Some(b"v".to_vec()));
-        assert_eq!(fs::read_to_string(dir.path().join(MARK)).unwrap(), layout::mark_text());
+        let mark = || fs::read_to_string(dir.path().join(MARK)).unwrap();
+        let disk = open_disk(dir.path());
+        assert_eq!(disk.index.get(Column::Entries, b"k").unwrap(), Some(b"v".to_vec()));
+        // An upgrade that fails now gives the older version a folder that it knows.
+        assert!(!disk.merges(Duration::from_secs(60)));
+        assert_eq!(mark(), "proxyhost cache, format 2\n");
+        assert!(disk.merges(Duration::ZERO) && disk.merges(Duration::from_secs(60)));
+        assert_eq!(mark(), layout::mark_text());
+        drop(disk);
+        let disk = open_disk(dir.path());
+        assert!(disk.merges(Duration::from_secs(60)));
+        assert_eq!(disk.index.get(Column::Entries, b"k").unwrap(), Some(b"v".to_vec()));
     }
 
     #[test]

@@ -141,8 +141,8 @@ fn a_probe_knows_what_the_page_cache_has_and_does_not_wait_for_the_disk() {
     assert_eq!(known(&index, KEYS), KEYS, "(a temporary folder whose file system has no RWF_NOWAIT?)");
     drop(index);
     let index = RocksIndex::open(dir.path()).unwrap();
-    let all_at_once = || index.scan_at_once(Column::Entries, &[], None, usize::MAX).map(|records| records.len());
-    // The system begins to read what it says that it does not have, and does not forget what it is reading.
+    let some_at_once = || index.scan_at_once(Column::Entries, &[], None, 9).map(|records| records.len());
+    // The system may not forget what it has only just read, or is reading still.
     let forget = || {
         for table in tables() {
             std::io::copy(&mut &table, &mut std::io::sink()).unwrap();
@@ -150,13 +150,19 @@ fn a_probe_knows_what_the_page_cache_has_and_does_not_wait_for_the_disk() {
             rustix::fs::fadvise(&table, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         }
     };
-    for key in (0..KEYS).step_by(KEYS as usize / 4) {
+    let (mut unknown, mut none) = (0, 0);
+    for key in (0..KEYS).step_by(KEYS as usize / 40) {
         forget();
-        assert_eq!(index.probe(Column::Entries, &key.to_be_bytes()), Probe::Unknown, "the disk was waited for");
+        match index.probe(Column::Entries, &key.to_be_bytes()) {
+            Probe::Found(value) => assert_eq!(value, value_of(key)),
+            Probe::Absent => panic!("{key} is there"),
+            Probe::Unknown => unknown += 1,
+        }
         forget();
-        assert_eq!(all_at_once(), None);
+        none += u32::from(some_at_once().is_none());
     }
+    assert!(unknown > 0 && none > 0, "the disk was waited for: {unknown} and {none} of 40 were not");
     let found = (0..KEYS).filter(|key| index.get(Column::Entries, &key.to_be_bytes()).unwrap() == Some(value_of(*key)));
     assert_eq!(found.count(), KEYS as usize, "a read that failed is not remembered");
-    assert_eq!((known(&index, KEYS), all_at_once()), (KEYS, Some(KEYS as usize)));
+    assert_eq!((known(&index, KEYS), some_at_once()), (KEYS, Some(9)));
 }

@@ -3,19 +3,33 @@
 //! RocksDB knows a read that stops at its own block cache, and one that waits for the disk, but none between: of what the page cache
 //! has. It reads tables with `pread`, one call for a block. The `pread` here stands before the C library's, in this program alone,
 //! and hands on to `preadv2` with `RWF_NOWAIT` while a thread says so: what the page cache does not have is then an error of the
-//! read (`EAGAIN`), which RocksDB reports and does not remember. Rust's own reads are `pread64` and are not touched.
+//! read (`EAGAIN`), which RocksDB reports. Rust's own reads are `pread64` and are not touched.
+//!
+//! A table that is not open yet is not opened by such a read: that takes milliseconds, and RocksDB goes on without a filter whose
+//! block could not be read, for as long as the table stays open. Opening begins with `readahead`, which is refused here, and so is
+//! whatever the thread would read after it; the error is then one of the footer, which is not remembered.
 //!
 //! Measured with ten million entries asked for at random, index in the page cache, two cores: with four connections twice the
 //! answers a second (a thread that reads for others has to be woken, and to wake them again), with 64 the same (then the threads
 //! that read are never asleep, and have caches of their own to themselves).
+//!
+//! Only where the C library is glibc on 64 bits: elsewhere its `pread64` may be `pread` by another name, and what can be read at once
+//! is then what the block cache has.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libc::{c_int, c_void, iovec, off_t, size_t, ssize_t};
+/// What a thread's reads may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Wait,
+    AtOnce,
+    /// Nothing more: a table was about to be opened.
+    Refused,
+}
 
 thread_local! {
-    static NOW: Cell<bool> = const { Cell::new(false) };
+    static MODE: Cell<Mode> = const { Cell::new(Mode::Wait) };
 }
 
 /// Whether reads come by here at all: that is the linker's to decide.
@@ -28,31 +42,74 @@ pub fn at_once<T>(read: impl FnOnce() -> T) -> Option<T> {
     struct Over;
     impl Drop for Over {
         fn drop(&mut self) {
-            NOW.set(false);
+            MODE.set(Mode::Wait);
         }
     }
     if !IN_PLACE.load(Ordering::Relaxed) {
         return None;
     }
-    NOW.set(true);
+    MODE.set(Mode::AtOnce);
     let _over = Over;
     Some(read())
 }
 
-/// The C library's `pread`, or one that does not wait (see above).
-///
-/// # Safety
-///
-/// As of `pread(2)`: `buffer` points to `count` bytes that can be written.
-#[expect(unsafe_code, reason = "it stands before a function of C")]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t {
-    if !NOW.get() {
-        IN_PLACE.store(true, Ordering::Relaxed);
-        // SAFETY: handed on as it came.
-        return unsafe { libc::pread64(file, buffer, count, offset) };
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+mod in_place {
+    use std::sync::atomic::Ordering;
+
+    use libc::{c_int, c_long, c_void, iovec, off_t, size_t, ssize_t};
+
+    use super::{IN_PLACE, MODE, Mode};
+
+    fn refuse() {
+        #[expect(unsafe_code, reason = "C tells its errors by a variable")]
+        // SAFETY: it points to the number of this thread.
+        unsafe {
+            *libc::__errno_location() = libc::EAGAIN;
+        }
     }
-    let vector = iovec { iov_base: buffer, iov_len: count };
-    // SAFETY: `vector` names what the caller may have written to, and lives as long as the call.
-    unsafe { libc::preadv2(file, &raw const vector, 1, offset, libc::RWF_NOWAIT) }
+
+    /// The C library's `pread`, or one that does not wait (see above).
+    ///
+    /// # Safety
+    ///
+    /// As of `pread(2)`: `buffer` points to `count` bytes that can be written.
+    #[expect(unsafe_code, reason = "it stands before a function of C")]
+    #[unsafe(no_mangle)]
+    pub unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t {
+        match MODE.get() {
+            Mode::Wait => {
+                IN_PLACE.store(true, Ordering::Relaxed);
+                // SAFETY: handed on as it came.
+                unsafe { libc::pread64(file, buffer, count, offset) }
+            }
+            Mode::AtOnce => {
+                let vector = iovec { iov_base: buffer, iov_len: count };
+                // SAFETY: `vector` names what the caller may have written to, and lives as long as the call.
+                unsafe { libc::preadv2(file, &raw const vector, 1, offset, libc::RWF_NOWAIT) }
+            }
+            Mode::Refused => {
+                refuse();
+                -1
+            }
+        }
+    }
+
+    /// The C library's `readahead`, or an error.
+    ///
+    /// # Safety
+    ///
+    /// None is asked for: it takes no pointers.
+    #[expect(unsafe_code, reason = "it stands before a function of C")]
+    #[unsafe(no_mangle)]
+    pub unsafe extern "C" fn readahead(file: c_int, offset: off_t, count: size_t) -> ssize_t {
+        if MODE.get() != Mode::Wait {
+            MODE.set(Mode::Refused);
+            refuse();
+            return -1;
+        }
+        // SAFETY: three numbers, as the call has them on 64 bits.
+        let result: c_long = unsafe { libc::syscall(libc::SYS_readahead, file, offset, count) };
+        result as ssize_t
+    }
 }

@@ -76,6 +76,8 @@ impl RocksIndex {
         options.set_max_log_file_size(1 << 20);
         options.set_log_level(LogLevel::Warn);
         options.set_stats_dump_period_sec(0);
+        // Whoever lets go of an iterator last does not tidy up: that may be a worker.
+        options.set_avoid_unnecessary_blocking_io(true);
         options.set_bytes_per_sync(1 << 20);
         options.set_wal_bytes_per_sync(1 << 20);
         match DB::open_cf_descriptors(&options, path, columns(&cache)) {

@@ -10,6 +10,9 @@
 //! Raise `FORMAT` when a record or a path changes its meaning, or one is added that older versions cannot read: they empty the
 //! folder then and never misread it. So does this version with an older one, unless it can read all that is in it.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Version of folder and records.
@@ -35,6 +38,14 @@ const MARK_BEGINS: &str = "proxyhost cache, format ";
 /// Whether a mark is ours, of this or another version.
 pub fn is_our_mark(text: &str) -> bool {
     text.starts_with(MARK_BEGINS)
+}
+
+/// Writes the mark over one of an older version: no moment without a mark.
+pub fn raise_mark(file: &File) -> io::Result<()> {
+    let text = mark_text();
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()
 }
 
 /// Whether a mark is of a version whose folder can be used as it is.
