@@ -109,10 +109,9 @@ async fn what_a_bucket_tells_counts_at_once() {
         vhost("a.test").origin(&bucket).set("prefix", "my").set("ttl", "1h").set("mirror", json!({ "interval": "1h" }));
     let plain = vhost("*.b.test").origin(&bucket).set("ttl", "1h");
     let host = setup().vhost(mirror).vhost(plain).start().await;
-    for _ in 0..200 {
-        if status(&host).await["listed_at"].is_u64() {
-            break;
-        }
+    let start = std::time::Instant::now();
+    while !status(&host).await["listed_at"].is_u64() || status(&host).await["listing"] == true {
+        assert!(start.elapsed() < secs(60), "it was never listed: {}", status(&host).await);
         tokio::time::sleep(millis(50)).await;
     }
     host.get_from("x.b.test", "/my/a%20b").await.expect(200, "one").cache("miss");
