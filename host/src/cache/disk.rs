@@ -172,7 +172,10 @@ impl Disk {
         let raised = self.lock.as_ref().map_or(Ok(()), layout::raise_mark);
         match raised {
             Ok(()) => *older = None,
-            Err(error) => tracing::warn!(%error, "the mark of the cache folder cannot be written"),
+            Err(error) => {
+                tracing::warn!(%error, "the mark of the cache folder cannot be written");
+                *older = Some(Instant::now());
+            }
         }
         older.is_none()
     }
@@ -238,7 +241,7 @@ impl Disk {
     }
 
     /// What is known of the use of an entry after it was used so many times more.
-    pub fn used_again(&self, record: &RecencyRecord, times: u32, now: u64) -> Use {
+    fn used_again(&self, record: &RecencyRecord, times: u32, now: u64) -> Use {
         self.with_pace(key::host_of(&record.full_key), |pace| record.of_use().again(times, now, pace))
     }
 

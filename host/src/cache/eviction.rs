@@ -9,11 +9,10 @@ use std::time::Duration;
 use super::disk::{Disk, DiskError};
 use super::entry::EntryBody;
 use super::hot::Used;
-use super::index::schema::{self, RecencyRecord};
+use super::index::schema;
 use super::index::{Change, Column};
 use super::shared::Shared;
 use super::victims::{Chosen, From, choose};
-use super::worth::Use;
 use crate::telemetry::metrics::SiteLabels;
 
 /// Of the budget, in percent: what eviction aims for once it has begun.
@@ -43,23 +42,22 @@ pub(super) fn flush_uses(shared: &Arc<Shared>) {
             let uses = used.uses.swap(0, Ordering::Relaxed);
             let full_key = schema::full_key(used.key.as_bytes(), &used.variant.0);
             let place = schema::recency_key(&full_key).to_vec();
-            let host = used.key.host();
+            let new = disk.uses(used.key.host(), used.id, uses, used.size(), now);
             // What was read from the disk just now stands there: most of what is used was, and to look each up again costs as much as
             // reading it did.
             if used.has_come.swap(false, Ordering::Relaxed) && merges {
-                changes.push(Change::Use(place, disk.uses(host, used.id, uses, used.size(), now)));
+                changes.push(Change::Use(place, new));
                 continue;
             }
             // What has been in memory for a while may have been evicted; and an entry that was replaced must not come back as a use.
-            let Some(record) = shared.counted(disk.recency(&full_key)).flatten().filter(|old| old.id == used.id) else {
+            let Some(mut record) = shared.counted(disk.recency(&full_key)).flatten().filter(|old| old.id == used.id)
+            else {
                 if uses > 0 && brought_back < BROUGHT_BACK && bring_back(shared, used) {
                     brought_back += 1;
                 }
                 continue;
             };
-            let size = used.size().unwrap_or(record.size);
-            let Use { last_use, uses, .. } = disk.used_again(&record, uses, now);
-            let record = RecencyRecord { last_use, uses, size, ..record };
+            new.add_to(&mut record);
             changes.push(Change::Put(Column::Recency, place, record.encode()));
         }
         if !changes.is_empty() {

@@ -92,6 +92,14 @@ impl RocksIndex {
         Self { db, filling: ReadOptions::default(), passing }
     }
 
+    /// Puts all of a column together.
+    #[cfg(test)]
+    pub fn compact(&self, column: Column) {
+        let family = self.column(column).expect("all columns are there");
+        self.db.flush_cf(family).expect("it is written");
+        self.db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+    }
+
     fn column(&self, column: Column) -> Result<&rocksdb::ColumnFamily, IndexError> {
         self.db.cf_handle(column.name()).ok_or_else(|| IndexError(format!("no column {}", column.name())))
     }

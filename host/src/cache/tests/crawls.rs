@@ -287,6 +287,29 @@ async fn a_crawl_over_large_bodies_leaves_the_hot_ones_in_memory() {
 }
 
 #[tokio::test]
+async fn the_first_use_of_what_was_read_from_disk_is_written_down_without_another_look() {
+    let rig = Rig::new();
+    assert!(rig.keep("/a", &bytes(2000)).await);
+    rig.settle().await;
+    rig.cache.shared.hot.clear();
+    let full_key = schema::full_key(key("/a").as_bytes(), &[]);
+    let disk = rig.cache.shared.disk.load_full().unwrap();
+    let flush = || {
+        let reads = rig.index.reads();
+        eviction::flush_uses(&rig.cache.shared);
+        rig.index.reads() - reads
+    };
+    flush();
+    let before = disk.recency(&full_key).unwrap().unwrap();
+    for (looks, times) in [(0, 1), (1, 2)] {
+        assert!(rig.get("/a").await.is_some());
+        assert_eq!(flush(), looks);
+        let now = disk.recency(&full_key).unwrap().unwrap();
+        assert_eq!(now.uses, before.uses + times * super::super::worth::ONE_USE);
+    }
+}
+
+#[tokio::test]
 async fn what_the_disk_evicted_and_memory_serves_is_written_down_again() {
     let rig = Rig::new();
     for path in ["/used", "/idle"] {

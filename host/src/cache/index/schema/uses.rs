@@ -55,8 +55,8 @@ impl Uses {
         from.end(read)
     }
 
-    /// Adds them to what is known of the entry.
-    fn add_to(&self, record: &mut RecencyRecord) {
+    /// Adds them to what is known of the entry; of another one it stays as it is.
+    pub fn add_to(&self, record: &mut RecencyRecord) {
         if record.id != self.id {
             return;
         }
