@@ -133,7 +133,7 @@ async fn the_first_rule_that_fits_counts_and_the_host_for_the_rest() {
     let rules = json!([
         { "path": "/a/live/*", "ttl": 0 },
         { "path": "/a/*", "ttl": "1h", "browser_ttl": "2m" },
-        { "path": "/a/b", "cache": "off" },
+        { "path": "*/b", "cache": "off" },
         { "path": "/old/*", "query": "keep" }
     ]);
     let a = vhost("a.test").origin(&origin).set("ttl", "1m").set("query", "ignore").set("rules", rules);

@@ -297,6 +297,24 @@ async fn it_goes_on_with_the_program_that_takes_over() {
 }
 
 #[tokio::test]
+async fn who_listens_is_told_when_the_program_ends() {
+    let (gated, _gate) = ok(generated(3, 3_000_000)).cache_control("max-age=600").gated(1_000_000);
+    let origin = Origin::answering(|request| ok(request.target.clone()).cache_control("max-age=600")).await;
+    origin.once("/large", gated);
+    let mut host = Host::with(vhost("a.test").origin(&origin)).await;
+    let order = json!({ "host": "a.test", "paths": ["/a", "/large", "/b"] });
+    let call = host.admin("POST", "/warm").body(order.to_string());
+    let warming = tokio::spawn(async move { call.send().await });
+    origin.wait_for_requests(3).await;
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.ended().await, 0);
+    let answer = warming.await.expect("no panic");
+    let lines: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let last = lines.last().expect("a line");
+    assert!(last["interrupted"].as_str().is_some_and(|why| why.contains("ends")), "{lines:?}");
+}
+
+#[tokio::test]
 async fn it_goes_on_though_nothing_was_told_before() {
     let (gated, gate) = ok(generated(3, 3_000_000)).cache_control("max-age=600").gated(1_000_000);
     let origin = Origin::serving("/large", gated).await;

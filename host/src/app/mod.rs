@@ -413,6 +413,7 @@ impl App {
         inner.draining.store(true, Ordering::Release);
         inner.residents.cancel();
         tokio::join!(inner.http.drain(at_most), inner.https.drain(at_most), inner.http3.drain(at_most));
+        inner.proxy.end_warm_ups();
         admin.drain(Duration::from_secs(1)).await;
         inner.cache.close().await;
         // What fills and policies have under way ends here.

@@ -450,9 +450,21 @@ impl SlicedBody {
         let bytes = self.held_in_tier(slice, None)?;
         let from = usize::try_from(range.start - start).ok()?;
         let to = usize::try_from(range.end - start).ok()?;
-        // Of more in memory without a bound of its own readers take a little at a time (`HotSlices::lend`).
-        let is_lent = bytes.len() <= WHOLE_BYTES_MAX || self.hot.is_bounded(&bytes);
-        (is_lent && from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
+        (self.is_lent_whole(&bytes) && from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
+    }
+
+    /// Of more in memory without a bound of its own readers take a little at a time (`HotSlices::lend`).
+    fn is_lent_whole(&self, slice: &Bytes) -> bool {
+        slice.len() <= WHOLE_BYTES_MAX || self.hot.is_bounded(slice)
+    }
+
+    /// All of a body that is one slice, if memory has that and nobody is filling it. It is no use.
+    pub fn whole_in_memory(&self) -> Option<Bytes> {
+        let size = self.size().filter(|size| (1..=SLICE_BYTES).contains(size))?;
+        if self.filling.load(Ordering::Acquire) {
+            return None;
+        }
+        self.hot.peek(self.id, 0).filter(|slice| slice.len() as u64 == size && self.is_lent_whole(slice))
     }
 
     /// Claims slices nobody fetches: the writer takes bytes from `range.start * SLICE_BYTES` on, to the end of the last slice

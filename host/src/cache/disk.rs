@@ -204,6 +204,12 @@ impl Disk {
         self.handed_over
     }
 
+    /// About how many entries there are: some of what was replaced or removed lately is counted too.
+    pub fn entries(&self) -> u64 {
+        // Not column recency: there each use that waits to be merged counts as one more.
+        self.index.estimate(Column::Entries)
+    }
+
     /// Bytes that records and slices take.
     pub fn bytes(&self) -> u64 {
         u64::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0)

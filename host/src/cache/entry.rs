@@ -91,6 +91,8 @@ pub struct Entry {
     pub body: EntryBody,
     /// The head as it is sent, with places for Age and Cache-Status: in a worker's own copy only.
     pub ready: Option<HeaderMap>,
+    /// The body that is one slice in memory: in a worker's own copy only.
+    pub held: Option<Bytes>,
 }
 
 /// Where the body is.
@@ -106,7 +108,7 @@ impl Entry {
     /// The same entry under another head.
     pub fn with_head(&self, head: EntryHead) -> Self {
         let (key, variant, body) = (self.key.clone(), self.variant.clone(), self.body.clone());
-        Self { id: self.id, key, variant, head, body, ready: None }
+        Self { id: self.id, key, variant, head, body, ready: None, held: None }
     }
 
     /// What purges may hit this entry by, when it is looked up for `asked_path`.

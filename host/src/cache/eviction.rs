@@ -92,7 +92,7 @@ fn evict_from(shared: &Arc<Shared>, disk: &Disk, from: &From) -> bool {
     }
     let target = (budget / 100 * TARGET_PERCENT).min(budget - wanted);
     let now = shared.clock.now().as_secs();
-    let entries = disk.index.estimate(Column::Recency);
+    let entries = disk.entries();
     for _ in 0..ROUND {
         if from.bytes(shared) <= target || shared.is_closing() {
             break;

@@ -118,7 +118,7 @@ async fn revive(shared: &Arc<Shared>, key: &CacheKey, variant: VariantKey, store
             }
         }),
     };
-    Some(Arc::new(Entry { id, key: key.clone(), variant, head: stored.head, body, ready: None }))
+    Some(Arc::new(Entry { id, key: key.clone(), variant, head: stored.head, body, ready: None, held: None }))
 }
 
 /// What is known of an entry, for a person.

@@ -72,7 +72,6 @@ use entry::{Entry, EntryHead};
 use error::CacheError;
 use fill::{Flights, Join, Writer};
 use hosts::HostBudget;
-use index::Column;
 use key::CacheKey;
 use purge_table::Verdict;
 use purges::{Purge, PurgeMode, PurgeScope, PurgeSequence};
@@ -337,7 +336,7 @@ impl Cache {
             disk_budget_bytes: shared.disk_limit(),
             memory_bytes: shared.hot.bytes(),
             memory_budget_bytes: shared.hot.budget(),
-            entries: disk.as_ref().map_or(0, |disk| disk.index.estimate(Column::Recency)),
+            entries: disk.as_ref().map_or(0, |disk| disk.entries()),
             fills: shared.fills.load(Ordering::Relaxed),
             purge_sequence: shared.purges.newest(),
             purges_remembered: shared.purges.records(),
@@ -379,6 +378,7 @@ impl Cache {
         let turn = Arc::clone(&shared);
         let _turn = tokio::time::timeout_at(deadline, turn.purging.lock()).await;
         let flushed = tokio::task::spawn_blocking(move || {
+            front::tidy(&shared, true);
             eviction::flush_uses(&shared);
             eviction::reclaim(&shared);
             let disk = shared.disk.swap(None)?;

@@ -329,11 +329,7 @@ impl Shared {
     pub async fn record(self: &Arc<Self>, column: Column, key: Vec<u8>) -> Option<Vec<u8>> {
         let disk = self.disk.load_full()?;
         let begun = Instant::now();
-        let known = self.readers.try_at_once(|| match disk.index.probe(column, &key) {
-            Probe::Found(record) => Some(Some(record)),
-            Probe::Absent => Some(None),
-            Probe::Unknown => None,
-        });
+        let known = self.known(&disk, column, &key);
         let probing = begun.elapsed();
         if let Some(known) = known {
             self.metrics.cache_index_reads.observe(probing);
@@ -347,6 +343,15 @@ impl Shared {
             shared.counted(record).flatten()
         };
         self.tracker.spawn_blocking_on(read, &self.readers.handle()).await.ok().flatten()
+    }
+
+    /// A record or that there is none, if memory has it.
+    pub fn known(&self, disk: &Disk, column: Column, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.readers.try_at_once(|| match disk.index.probe(column, key) {
+            Probe::Found(record) => Some(Some(record)),
+            Probe::Absent => Some(None),
+            Probe::Unknown => None,
+        })
     }
 
     /// Which slices of a body are on disk: the same way.

@@ -10,6 +10,7 @@ use super::entry::{BLOCK_BYTES, EntryBody, SLICE_BYTES};
 use super::fill::{Followed, Piece};
 use super::freshness::{Retention, Timing};
 use super::hot::Look;
+use super::index::Column;
 use super::index::memory::MemoryIndex;
 use super::index::schema;
 use super::key::KeyParts;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Disk, DiskError};
 use super::entry::Entry;
 use super::eviction;
+use super::front;
 use super::glob::Glob;
 use super::host_walk;
 use super::index::schema::{self, EntryRecord, StoredEntry};
@@ -71,6 +72,7 @@ async fn run(shared: Weak<Shared>, cancel: CancellationToken) {
             }
         }
         let work = move |shared: &Arc<Shared>| {
+            front::tidy(shared, false);
             eviction::reclaim(shared);
             if let Some(disk) = shared.disk.load_full() {
                 shared.configure_hosts(&disk);
@@ -103,7 +105,7 @@ fn gauge(shared: &Shared) {
     let metrics = &shared.metrics;
     let disk = shared.disk.load();
     metrics.cache_disk_bytes.set(disk.as_ref().map_or(0, |disk| disk.bytes()).cast_signed());
-    metrics.cache_entries.set(disk.as_ref().map_or(0, |disk| disk.index.estimate(Column::Recency)).cast_signed());
+    metrics.cache_entries.set(disk.as_ref().map_or(0, |disk| disk.entries()).cast_signed());
     metrics.cache_memory_bytes.set(shared.hot.bytes().cast_signed());
 }
 
@@ -312,7 +314,7 @@ pub(super) async fn drop_globs(shared: &Arc<Shared>) {
 /// Collects what earlier processes left behind: bodies whose entry is gone, discarded folders.
 async fn collect(shared: Weak<Shared>, cancel: CancellationToken) {
     let Some(disk) = shared.upgrade().and_then(|shared| shared.disk.load_full()) else { return };
-    let (first_id, dir) = (disk.first_id, disk.dir.clone());
+    let dir = disk.dir.clone();
     drop(disk);
     if let Some(dir) = dir {
         blocking(&shared, move |_| recovery::remove_discarded(&dir)).await;
@@ -322,13 +324,7 @@ async fn collect(shared: Weak<Shared>, cancel: CancellationToken) {
             () = tokio::time::sleep(SWEEP_PAUSE) => {}
             () = cancel.cancelled() => return,
         }
-        let work = move |shared: &Arc<Shared>| {
-            let Some(disk) = shared.disk.load_full() else { return };
-            for id in shared.counted(disk.store.list(part).map_err(DiskError::from)).unwrap_or_default() {
-                collect_body(shared, &disk, id, first_id);
-            }
-        };
-        if blocking(&shared, work).await.is_none() {
+        if blocking(&shared, move |shared| collect_part(shared, part)).await.is_none() {
             return;
         }
     }
@@ -338,13 +334,21 @@ async fn collect(shared: Weak<Shared>, cancel: CancellationToken) {
             () = tokio::time::sleep(SWEEP_PAUSE) => {}
             () = cancel.cancelled() => return,
         }
-        from = blocking(&shared, move |shared| collect_slices(shared, id, first_id)).await.flatten();
+        from = blocking(&shared, move |shared| collect_slices(shared, id)).await.flatten();
+    }
+}
+
+/// Blocking: one of 256 parts of all bodies.
+pub(super) fn collect_part(shared: &Shared, part: u8) {
+    let Some(disk) = shared.disk.load_full() else { return };
+    for id in shared.counted(disk.store.list(part).map_err(DiskError::from)).unwrap_or_default() {
+        collect_body(shared, &disk, id);
     }
 }
 
 /// Removes a body of an earlier process if no entry has it.
-fn collect_body(shared: &Shared, disk: &Disk, id: u64, first_id: u64) {
-    if id >= first_id || shared.live_body(id).is_some() {
+fn collect_body(shared: &Shared, disk: &Disk, id: u64) {
+    if id >= disk.first_id || shared.live_body(id).is_some() {
         return;
     }
     let owned = || -> Result<bool, DiskError> {
@@ -360,16 +364,16 @@ fn collect_body(shared: &Shared, disk: &Disk, id: u64, first_id: u64) {
 }
 
 /// The same for records of slices, whose file may be gone. Returns the next id.
-fn collect_slices(shared: &Arc<Shared>, mut id: u64, first_id: u64) -> Option<u64> {
+pub(super) fn collect_slices(shared: &Shared, mut id: u64) -> Option<u64> {
     let disk = shared.disk.load_full()?;
     for _ in 0..CHUNK / 4 {
         let next = shared
             .counted(disk.index.scan(Column::Slices, &schema::slice_key(id, 0), None, 1).map_err(DiskError::from))?;
         let (found, _) = next.first().and_then(|(key, _)| schema::parse_slice_key(key))?;
-        if found >= first_id {
+        if found >= disk.first_id {
             return None;
         }
-        collect_body(shared, &disk, found, first_id);
+        collect_body(shared, &disk, found);
         id = found + 1;
     }
     Some(id)

@@ -328,6 +328,7 @@ impl Writer {
             head,
             body,
             ready: None,
+            held: None,
         })
     }
 

@@ -317,7 +317,7 @@ fn are_at_most(bufs: &[IoSlice<'_>], bytes: usize) -> bool {
 /// A piece that lies in the region, and what goes before it.
 struct Placed<'a> {
     before: &'a [u8],
-    located: Located<'a>,
+    located: Located,
     length: usize,
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use super::error::Fence;
+use super::ticker::{LOOK, Ticker, Watched};
 
 /// Largest file that is taken for a policy: WASM.md, loading; a Python component has 18 MiB.
 pub(crate) const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -132,14 +133,25 @@ impl<F: Future> Future for Metered<F> {
     }
 }
 
+/// The clocks when a direct call was first looked at.
+#[derive(Debug)]
+struct Noted {
+    cpu: Duration,
+    wall: Instant,
+    /// What it had used by then, at most.
+    before: Duration,
+    _watched: Watched,
+}
+
 /// What is left of time and host calls in the call under way.
 #[derive(Debug)]
 pub(crate) struct Budget {
     time: Duration,
     calls: u32,
     calls_left: u32,
-    /// CPU and wall clock when the deadline first passed, on the direct lane.
-    noted: Option<(Duration, Instant)>,
+    /// When the deadline first passed, on the direct lane.
+    noted: Option<Noted>,
+    ticker: Ticker,
     /// On the other lane.
     meter: Option<Arc<Meter>>,
     began: Option<Instant>,
@@ -147,8 +159,8 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// A budget; with a meter for the lane of fibers.
-    pub(crate) fn new(meter: Option<Arc<Meter>>) -> Self {
-        Self { time: Duration::ZERO, calls: 0, calls_left: 0, noted: None, meter, began: None }
+    pub(crate) fn new(meter: Option<Arc<Meter>>, ticker: Ticker) -> Self {
+        Self { time: Duration::ZERO, calls: 0, calls_left: 0, noted: None, ticker, meter, began: None }
     }
 
     /// Begins a call. The store's epoch deadline is one tick from now.
@@ -161,6 +173,11 @@ impl Budget {
         if let Some(meter) = &self.meter {
             meter.reset();
         }
+    }
+
+    /// The call is over.
+    pub(crate) fn end(&mut self) {
+        self.noted = None;
     }
 
     /// The time that starting and configuring an instance may take.
@@ -192,9 +209,9 @@ impl Budget {
 
     /// CPU time that the call is known to have used; `None` when it ended before the first deadline.
     pub(crate) fn cpu_used(&self) -> Option<Duration> {
-        match (&self.meter, self.noted) {
+        match (&self.meter, &self.noted) {
             (Some(meter), _) => Some(meter.so_far()),
-            (None, Some((cpu, _))) => Some(thread_cpu().saturating_sub(cpu) + Duration::from_millis(1)),
+            (None, Some(noted)) => Some(thread_cpu().saturating_sub(noted.cpu) + noted.before),
             (None, None) => None,
         }
     }
@@ -209,13 +226,15 @@ impl Budget {
             }
             return Ok(UpdateDeadline::Yield(1));
         }
-        match self.noted {
+        match &self.noted {
             None => {
-                self.noted = Some((thread_cpu(), Instant::now()));
+                let (cpu, wall) = (thread_cpu(), Instant::now());
+                let before = self.began.map_or(LOOK, |began| wall.saturating_duration_since(began).min(LOOK));
+                self.noted = Some(Noted { cpu, wall, before, _watched: self.ticker.watch() });
                 Ok(UpdateDeadline::Continue(ticks(self.time)))
             }
-            Some((cpu, wall)) => {
-                let used = thread_cpu().saturating_sub(cpu);
+            Some(Noted { cpu, wall, .. }) => {
+                let used = thread_cpu().saturating_sub(*cpu);
                 if used >= self.time || wall.elapsed() >= Self::wall(self.time) {
                     return Err(out_of_time);
                 }
@@ -292,9 +311,14 @@ impl ResourceLimiter for MemoryFence {
 mod tests {
     use super::*;
 
+    fn budget() -> Budget {
+        let ticker = Ticker::start(&wasmtime::Engine::default(), crate::telemetry::metrics::Metrics::new().0);
+        Budget::new(None, ticker.unwrap())
+    }
+
     #[test]
     fn the_first_deadline_notes_the_clock_and_a_later_one_stops_what_used_its_budget() {
-        let mut budget = Budget::new(None);
+        let mut budget = budget();
         budget.begin(Duration::from_millis(2), 10, Instant::now());
         assert!(matches!(budget.deadline_passed(), Ok(UpdateDeadline::Continue(2))));
         assert!(matches!(budget.deadline_passed(), Ok(UpdateDeadline::Continue(_))), "no time has been used yet");
@@ -308,7 +332,7 @@ mod tests {
 
     #[test]
     fn sleeping_is_not_using_time_until_the_wall_limit() {
-        let mut budget = Budget::new(None);
+        let mut budget = budget();
         budget.begin(Duration::from_millis(3), 10, Instant::now());
         assert!(budget.deadline_passed().is_ok());
         std::thread::sleep(Duration::from_millis(5));
@@ -319,7 +343,7 @@ mod tests {
 
     #[test]
     fn host_calls_are_counted() {
-        let mut budget = Budget::new(None);
+        let mut budget = budget();
         budget.begin(Duration::from_millis(2), 2, Instant::now());
         assert!(budget.call().is_ok() && budget.call().is_ok());
         assert_eq!(budget.call().unwrap_err().kind(), super::super::decision::FailureKind::Calls);

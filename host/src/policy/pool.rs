@@ -22,6 +22,7 @@ use super::generation::Generation;
 use super::limits::{Budget, HOSTCALL_BYTES_MAX, Meter, Metered};
 use super::settings::Isolation;
 use super::state::{Moments, State};
+use super::ticker::LOOK;
 use super::wasi::Wasi;
 use super::{Decision, Exchange, Phase};
 
@@ -149,7 +150,8 @@ impl Slot {
 fn new_store(generation: &Arc<Generation>, meter: Option<Arc<Meter>>) -> Store<State> {
     let surroundings = generation.surroundings.clone();
     let wasi = meter.is_some().then(|| Box::new(Wasi::new(&surroundings)));
-    let mut store = Store::new(&generation.runtime.engine, State::new(surroundings, Budget::new(meter), wasi));
+    let budget = Budget::new(meter, generation.runtime.ticker.clone());
+    let mut store = Store::new(&generation.runtime.engine, State::new(surroundings, budget, wasi));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.epoch_deadline_callback(|mut store| store.data_mut().budget.deadline_passed().map_err(wasmtime::Error::new));
@@ -371,6 +373,7 @@ fn finish(mut slot: Box<Slot>, returned: ReturnedByPhase, began: Instant) -> (Bo
         }
     };
     let state = slot.store.data_mut();
+    state.budget.end();
     if outcome.is_err() {
         state.roll_back();
     }
@@ -381,9 +384,9 @@ fn finish(mut slot: Box<Slot>, returned: ReturnedByPhase, began: Instant) -> (Bo
     (exchange, outcome)
 }
 
-/// CPU time of a failed call: as measured, or, when it ended within its first tick, by the wall but at most two ticks.
+/// CPU time of a failed call: as measured, or, when it ended before it was looked at, by the wall.
 fn cost(store: &Store<State>, began: Instant) -> Duration {
-    store.data().budget.cpu_used().unwrap_or_else(|| began.elapsed().min(Duration::from_millis(2)))
+    store.data().budget.cpu_used().unwrap_or_else(|| began.elapsed().min(LOOK))
 }
 
 fn is_full(reason: &str) -> bool {

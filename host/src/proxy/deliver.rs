@@ -361,11 +361,8 @@ async fn multiple(
 /// A range of an entry: at once when it is in memory, else as a stream.
 async fn part(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: Option<u64>) -> Body {
     match (&entry.body, end) {
-        (EntryBody::Inline(bytes), _) => {
-            // Ranges were resolved against this length.
-            let end = end.unwrap_or(bytes.len() as u64).min(bytes.len() as u64) as usize;
-            Body::full(bytes.slice((start as usize).min(end)..end))
-        }
+        (EntryBody::Inline(bytes), _) => section(bytes, start, end),
+        (EntryBody::Sliced(_), _) if let Some(bytes) = &entry.held => section(bytes, start, end),
         (EntryBody::Sliced(_), Some(end)) if end <= start => Body::empty(),
         (EntryBody::Sliced(body), end) => {
             if let Some(bytes) = end.and_then(|end| body.in_memory(start..end)) {
@@ -375,6 +372,13 @@ async fn part(answer: &mut Deliverable, entry: &Arc<Entry>, start: u64, end: Opt
             Body::stream(gap::read(entry, start, end, refetch), end.map(|end| end - start))
         }
     }
+}
+
+/// Ranges were resolved against its length.
+fn section(body: &Bytes, start: u64, end: Option<u64>) -> Body {
+    let length = body.len() as u64;
+    let end = end.map_or(length, |end| end.min(length));
+    Body::full(body.slice(start.min(end) as usize..end as usize))
 }
 
 /// What is needed to fetch missing parts. When some are missing already, on-origin-request has its say first; its refusal

@@ -15,6 +15,7 @@
 
 mod mapping;
 mod pages;
+mod sending;
 mod tending;
 
 use std::io::{self, Read};
@@ -26,10 +27,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
 
 use self::mapping::Mapping;
 use self::pages::{CHUNK_BYTES, PAGE_BYTES, Pages, Place, Released};
+use self::sending::{Backing, Sending, SharedBacking};
 use self::tending::Bell;
 
 /// The smallest piece that is placed: below, a copy costs less than a second system call.
@@ -48,19 +50,12 @@ const READY: usize = 4;
 /// Memory for bodies that can be sent from a file.
 pub struct Region {
     mapping: Mapping,
-    /// What the addresses of each chunk show. Who sends from the file holds it for reading.
-    backing: Box<[RwLock<Backing>]>,
+    /// What the addresses of each chunk show.
+    backing: Box<[SharedBacking]>,
     pages: Mutex<Pages>,
     /// Pages can be punched one by one. Cleared for ever when the kernel is told to use huge pages by itself.
     punchable: AtomicBool,
     bell: Bell,
-}
-
-/// What addresses show: this chunk of the file.
-#[derive(Clone, Copy, Debug)]
-struct Backing {
-    slot: usize,
-    huge: bool,
 }
 
 impl std::fmt::Debug for Region {
@@ -70,12 +65,12 @@ impl std::fmt::Debug for Region {
 }
 
 /// Where a piece lies in the file. It stays there as long as this is held: for one call of sendfile.
-pub struct Located<'a> {
+pub struct Located {
     offset: u64,
-    _backing: RwLockReadGuard<'a, Backing>,
+    _sending: Sending,
 }
 
-impl Located<'_> {
+impl Located {
     /// Bytes from the start of the file.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -101,7 +96,7 @@ impl Region {
         let (bell, rung) = Bell::new();
         let region = Arc::new(Self {
             mapping,
-            backing: (0..all).map(|slot| RwLock::new(Backing { slot, huge: false })).collect(),
+            backing: (0..all).map(|slot| SharedBacking::new(Backing { slot, huge: false })).collect(),
             pages: Mutex::new(Pages::new(all, chunks + READY.min(chunks), READY.min(chunks))),
             punchable: AtomicBool::new(true),
             bell,
@@ -158,7 +153,7 @@ impl Region {
         let place = self.pages.lock().take(bytes.len().div_ceil(PAGE_BYTES))?;
         // From here on the drop of the piece gives the place back.
         let piece = Piece { region: self.clone(), place, length: bytes.len() };
-        let Backing { slot, huge } = *self.backing[place.chunk].read();
+        let Backing { slot, huge } = self.backing[place.chunk].get();
         let written = self.mapping.write(slot, place.bytes_in(), bytes);
         self.pages.lock().written(place);
         if !huge {
@@ -173,22 +168,23 @@ impl Region {
         self.mapping.locate(bytes.as_ptr().addr()).is_some()
     }
 
-    /// Where in the file a piece lies, if it lies here and is better sent from there than copied.
-    pub fn locate(&self, bytes: &[u8]) -> Option<Located<'_>> {
+    /// Where in the file a piece lies, if it lies here and is better sent from there than copied. A thread has one of these at a
+    /// time.
+    pub fn locate(&self, bytes: &[u8]) -> Option<Located> {
         let (located, huge) = self.found(bytes)?;
         (huge || bytes.len() <= SMALL_PAGES_BYTES_MAX).then_some(located)
     }
 
-    fn found(&self, bytes: &[u8]) -> Option<(Located<'_>, bool)> {
+    fn found(&self, bytes: &[u8]) -> Option<(Located, bool)> {
         let (number, within) = self.mapping.locate(bytes.as_ptr().addr())?;
-        let backing = self.backing[number].read();
-        let Backing { slot, huge } = *backing;
-        Some((Located { offset: (slot * CHUNK_BYTES + within) as u64, _backing: backing }, huge))
+        let sending = Sending::begin(number)?;
+        let Backing { slot, huge } = self.backing[number].get();
+        Some((Located { offset: (slot * CHUNK_BYTES + within) as u64, _sending: sending }, huge))
     }
 
     /// Which chunk of the file the addresses of a chunk show.
     fn slot(&self, number: usize) -> usize {
-        self.backing[number].read().slot
+        self.backing[number].get().slot
     }
 
     /// The file to send from.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Region;
 use super::pages::{CHUNK_BYTES, Chore, PAGE_BYTES, PageSet};
+use super::sending::{Backing, wait_for_senders};
 
 /// For each millisecond of moving, so many of rest: no more than a fifth of a core goes into it.
 const REST: u32 = 4;
@@ -103,7 +104,7 @@ impl Tender {
     fn prepare(&mut self, region: &Region, number: usize) {
         match region.mapping.collapse(number, region.slot(number)) {
             Ok(()) => {
-                region.backing[number].write().huge = true;
+                region.backing[number].set(Backing { slot: region.slot(number), huge: true });
                 region.pages.lock().prepared(number);
             }
             Err(error) => {
@@ -122,11 +123,8 @@ impl Tender {
 impl Region {
     /// Gives a chunk of which nothing is used back to the system.
     fn reset(&self, number: usize) {
-        let slot = {
-            let mut backing = self.backing[number].write();
-            backing.huge = false;
-            backing.slot
-        };
+        let slot = self.slot(number);
+        self.backing[number].set(Backing { slot, huge: false });
         let punched = self.mapping.punch(slot, 0, CHUNK_BYTES);
         self.pages.lock().reset(number, punched.is_ok());
     }
@@ -148,8 +146,9 @@ impl Region {
             return Err(error);
         }
         // Whoever sends from the old chunk of the file is done before this goes on, and the next one finds the new.
-        *self.backing[from].write() = super::Backing { slot: new, huge: true };
-        *self.backing[to].write() = super::Backing { slot: old, huge: false };
+        self.backing[from].set(Backing { slot: new, huge: true });
+        self.backing[to].set(Backing { slot: old, huge: false });
+        wait_for_senders(from);
         self.pages.lock().renewed(from, live);
         match self.mapping.attach(to, old, new) {
             // What was sent from there stays with the sockets that hold it.

@@ -22,7 +22,7 @@ fn in_file(region: &Region, piece: &[u8]) -> Vec<u8> {
 
 /// Waits until the thread has come to something. It is woken again and again, as by the cache's upkeep: what the system refuses once
 /// is tried again when it is.
-fn until(region: &Region, what: &str, is: impl Fn() -> bool) {
+fn until(region: &Region, what: &str, mut is: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is() {
         region.watch();
@@ -151,9 +151,13 @@ fn a_worn_huge_page_is_renewed_while_a_socket_holds_what_was_there() {
     // A quarter, which is worn with the last of it: it is renewed once. Twice might bring the old slot back.
     pieces.drain(..2);
     until(&region, "the rest has moved", || region.slot(first) != slot);
-    // What is placed now fills what became free.
-    let more: Vec<Bytes> = (8..24).map_while(|round| region.place(&body(round))).collect();
-    assert!(more.iter().any(|piece| chunk(piece) == first));
+    // What is placed now fills what became free, a moment after the slot was exchanged.
+    let mut more: Vec<Bytes> = Vec::new();
+    until(&region, "what became free is filled", || {
+        more.clear();
+        more.extend((8..24).map_while(|round| region.place(&body(round))));
+        more.iter().any(|piece| chunk(piece) == first)
+    });
     for (round, piece) in (2..8).zip(&pieces).chain((8..24).zip(&more)) {
         assert!(piece[..] == body(round));
         assert!(in_file(&region, piece) == body(round));

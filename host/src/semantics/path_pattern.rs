@@ -91,6 +91,22 @@ impl PathPattern {
         }
         path.ends_with(last.as_str())
     }
+
+    /// Whether every path that fits `other` fits this one too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let led = if other.first.is_empty() { "/" } else { &other.first };
+        if !led.starts_with(&self.first) {
+            return false;
+        }
+        // No pattern has this character: what it stands for here, only a star of this pattern can fit, and that fits anything.
+        let any = other.written.replace('*', "\0");
+        let fits = |path: &str| self.matches(&Matchable::of(path));
+        match any.strip_prefix('\0') {
+            None => fits(&any),
+            // All paths begin with a slash: the star's own, or the one behind it.
+            Some(behind) => fits(&format!("/{any}")) && (!behind.starts_with('/') || fits(behind)),
+        }
+    }
 }
 
 /// A path to hold against patterns.
@@ -169,6 +185,32 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_covers_what_fits_only_where_it_fits_too() {
+        let covers = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| PathPattern::parse(text).expect("a pattern"));
+            one.covers(&other)
+        };
+        for (one, other) in [
+            ("*", "/a"),
+            ("/*", "*"),
+            ("/*", "*.jpg"),
+            ("/*", "*/a"),
+            ("*.jpg", "/a/*.jpg"),
+            ("/a/*", "/a/b/*"),
+            ("/a", "/a"),
+            ("/a/*", "//a//*"),
+            ("*/a", "*/b/a"),
+        ] {
+            assert!(covers(one, other), "{one} {other}");
+        }
+        for (one, other) in
+            [("/a/*", "/*"), ("*.jpg", "/a/*"), ("/a", "/a*"), ("/a/*", "/a"), ("*b", "*"), ("/*/a", "*/a")]
+        {
+            assert!(!covers(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
     fn what_no_path_could_fit_is_refused() {
         use PatternError::*;
         for (text, error) in [
@@ -202,6 +244,22 @@ mod tests {
             let (pattern, single) = (single_slashes(&pattern), single_slashes(&path));
             let plain = tried(&pattern.chars().collect::<Vec<_>>(), &single.chars().collect::<Vec<_>>());
             prop_assert_eq!(parsed.matches(&Matchable::of(&path)), plain);
+        }
+
+        #[test]
+        fn what_a_covered_pattern_fits_the_other_fits_too(
+            one in "[/*][ab/*]{0,5}", other in "[/*][ab/*]{0,5}", paths in prop::collection::vec("/[abc/]{0,6}", 1..40),
+        ) {
+            let [one, other] = [one, other].map(|text| PathPattern::parse(&text).expect("a pattern"));
+            let fits = |pattern: &PathPattern, path: &String| pattern.matches(&Matchable::of(path));
+            if one.covers(&other) {
+                prop_assert!(paths.iter().all(|path| !fits(&other, path) || fits(&one, path)));
+            }
+            // Any run of a character that neither has can stand for a star.
+            let other_than_all = format!("/{}", other.as_str().trim_start_matches('/').replace('*', "cc"));
+            if fits(&other, &other_than_all) && !fits(&one, &other_than_all) {
+                prop_assert!(!one.covers(&other));
+            }
         }
 
         #[test]

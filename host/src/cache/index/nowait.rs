@@ -113,3 +113,45 @@ mod in_place {
         result as ssize_t
     }
 }
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+mod tests {
+    use std::fs::File;
+    use std::io::{Error, Write};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// What came of a read, or the number of its error.
+    fn read(file: &File) -> Result<isize, Option<i32>> {
+        let mut buffer = [0_u8; 16];
+        #[expect(unsafe_code, reason = "the functions of C are what is tested")]
+        // SAFETY: the buffer is as long as it says.
+        let count = unsafe { in_place::pread(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        if count < 0 { Err(Error::last_os_error().raw_os_error()) } else { Ok(count) }
+    }
+
+    fn read_ahead(file: &File) -> Result<isize, Option<i32>> {
+        #[expect(unsafe_code, reason = "the functions of C are what is tested")]
+        // SAFETY: numbers only.
+        let result = unsafe { in_place::readahead(file.as_raw_fd(), 0, 16) };
+        if result < 0 { Err(Error::last_os_error().raw_os_error()) } else { Ok(result) }
+    }
+
+    #[test]
+    fn behind_the_beginning_of_an_opening_nothing_is_read_at_once() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 4096]).unwrap();
+        assert_eq!(read(&file), Ok(16), "it may wait");
+        assert!(read_ahead(&file).is_ok(), "it may wait");
+        assert_eq!(read(&file), Ok(16), "it may still wait");
+        at_once(|| {
+            assert_ne!(read(&file), Ok(0), "what it gives is the file system's to say");
+            assert_eq!(read_ahead(&file), Err(Some(libc::EAGAIN)));
+            assert_eq!(read(&file), Err(Some(libc::EAGAIN)), "though it lies in memory");
+        })
+        .unwrap();
+        assert_eq!(read(&file), Ok(16), "it may wait again");
+        at_once(|| assert_ne!(read(&file), Err(Some(libc::EAGAIN)), "refused only until the end")).unwrap();
+    }
+}

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::super::body::{BodyParts, SlicedBody};
 use super::super::disk::{Disk, DiskError};
 use super::super::entry::SLICE_BYTES;
+use super::super::index::Column;
 use super::super::index::schema::{self, SliceRecord};
-use super::super::index::{Column, Probe};
 use super::super::key;
 use super::super::leaving::Leaving;
 use super::Shared;
@@ -70,7 +70,7 @@ impl Shared {
     pub async fn load_slice(self: &Arc<Self>, id: u64, slice: u64) -> Option<Bytes> {
         let disk = self.disk.load_full()?;
         let key = schema::slice_key(id, u32::try_from(slice).ok()?);
-        if let Probe::Found(record) = disk.index.probe(Column::Slices, &key)
+        if let Some(Some(record)) = self.known(&disk, Column::Slices, &key)
             && let Some(record) = SliceRecord::decode(&record)
             && let Some(bytes) = disk.store.read_now(id, slice * SLICE_BYTES, record.length as usize)
             && record.matches(&bytes)

@@ -105,8 +105,8 @@ impl Shared {
         let empty = head.size == Some(0);
         let full_key = schema::full_key(key.as_bytes(), &variant.0);
         let (size, sliceable) = (head.size, head.sliceable);
-        let mut entry =
-            Entry { id, key: key.clone(), variant, head, body: EntryBody::Inline(Bytes::new()), ready: None };
+        let body = EntryBody::Inline(Bytes::new());
+        let mut entry = Entry { id, key: key.clone(), variant, head, body, ready: None, held: None };
         let refused = self.is_purged(&entry, None) || self.purges.is_before_floor(entry.head.sequence.0);
         // A part can only be kept of a body that may be completed.
         let part = slices.is_some();

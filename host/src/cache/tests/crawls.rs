@@ -163,7 +163,7 @@ async fn a_crawl_over_a_million_objects_leaves_the_hot_ones_in_memory() {
         let head = head(&rig.cache, path, Some(1000), false);
         let (id, body) =
             (rig.cache.shared.ids.fetch_add(1, Ordering::Relaxed), EntryBody::Inline(vec![0; 1000].into()));
-        let entry = Entry { id, key: key(path), variant: Default::default(), head, body, ready: None };
+        let entry = Entry { id, key: key(path), variant: Default::default(), head, body, ready: None, held: None };
         let entry = Arc::new(entry);
         // As its fill begins, and when it is whole.
         tier.insert(&entry, &[], false);

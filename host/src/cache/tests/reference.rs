@@ -104,6 +104,33 @@ async fn run(small: bool, steps: Vec<Step>) {
     assert!(tokio::time::timeout(PATIENCE, run.end()).await.is_ok(), "the end hangs");
 }
 
+fn play(small: bool, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(run(small, steps));
+}
+
+/// What a long run has found.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    use Step::*;
+    let over_budget = vec![
+        Begin(2, 0),
+        Put(0, 3),
+        Kill(false),
+        Break(4),
+        Put(1, 4),
+        PowerLoss(3264278603699103106, 7445997218726331192),
+        Put(3, 4),
+        Cool,
+        Purge(112, How::Hard),
+        Put(0, 3),
+        Revalidate(2),
+        PowerLoss(591265693662870724, 6264670001235579795),
+        FlipInBody(13844203688149545937),
+    ];
+    play(true, over_budget);
+}
+
 fn cases() -> u32 {
     std::env::var("PROXYHOST_REFERENCE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(48)
 }
@@ -112,7 +139,6 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_fails_the_cache_shows_nothing_that_a_map_would_not((small, steps) in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(small, steps));
+        play(small, steps);
     }
 }

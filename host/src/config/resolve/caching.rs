@@ -35,10 +35,12 @@ impl Resolver<'_> {
     pub(super) fn rules(&mut self, host: &At<'_>, base: &Caching) -> Option<Vec<Rule>> {
         let Some(rules) = host.given("rules") else { return Some(Vec::new()) };
         // All are looked at, so that the mistakes of all are found.
+        let mut earlier: Vec<Vec<PathPattern>> = Vec::new();
         let list: Vec<Option<Rule>> = rules
             .items()
             .map(|rule| {
-                let paths = self.paths(&rule);
+                let paths = self.paths(&rule, &earlier);
+                earlier.push(paths.clone().unwrap_or_default());
                 let caching = self.caching_over(&rule, base.clone());
                 Some(Rule { paths: paths?, caching: caching? })
             })
@@ -46,13 +48,29 @@ impl Resolver<'_> {
         list.into_iter().collect()
     }
 
-    fn paths(&mut self, rule: &At<'_>) -> Option<Vec<PathPattern>> {
+    /// The patterns of a rule. One that fits nothing that the `earlier` rules leave is a mistake: what is said for it never holds.
+    fn paths(&mut self, rule: &At<'_>, earlier: &[Vec<PathPattern>]) -> Option<Vec<PathPattern>> {
         let path = rule.given("path")?;
         let written: Vec<At<'_>> = match path.json {
             Json::List(_) => path.items().collect(),
             _ => vec![path],
         };
-        self.patterns(written.into_iter())
+        let paths = self.patterns(written.iter().cloned())?;
+        for (path, At { path: place, .. }) in paths.iter().zip(&written) {
+            let covers = |rule: &Vec<PathPattern>| rule.iter().find(|other| other.covers(path)).cloned();
+            if let Some((number, other)) =
+                earlier.iter().enumerate().find_map(|(number, rule)| Some((number, covers(rule)?)))
+            {
+                let (path, other) = (quoted(path.as_str()), quoted(other.as_str()));
+                let found = format!("{path}, all of which fits {other} of rules[{number}] already");
+                self.mistakes.add(
+                    place,
+                    found,
+                    "a path that an earlier rule leaves: of the rules that fit, the first counts",
+                );
+            }
+        }
+        Some(paths)
     }
 
     /// Patterns of paths, as they are written.

@@ -163,3 +163,18 @@ fn mistakes_are_named_where_they_are() {
     let host = json!({ "origin": "site", "ttl_max": 5, "rules": [{ "path": "/a", "ttl_min": 6 }] });
     refused(folder.host(host), &format!("{HOST}.rules[0].ttl_min"), "over ttl_max", "at most");
 }
+
+#[test]
+fn a_rule_that_can_never_count_is_a_mistake() {
+    let found = |rules: serde_json::Value| {
+        let read = Folder::new().host(json!({ "origin": "site", "rules": rules }));
+        read.err().map(|mistakes| mistakes.iter().map(|mistake| mistake.path.clone()).collect::<Vec<_>>())
+    };
+    let off = |path: serde_json::Value| json!({ "path": path, "cache": "off" });
+    assert_eq!(found(json!([off(json!("/img/*")), off(json!("/*"))])), None);
+    assert_eq!(found(json!([off(json!("*.jpg")), off(json!("/img/*")), off(json!(["/a", "/a"]))])), None);
+    let mistakes = found(json!([off(json!("/*")), off(json!("/img/*"))]));
+    assert_eq!(mistakes, Some(vec![format!("{HOST}.rules[1].path")]));
+    let mistakes = found(json!([off(json!(["/a", "/img/*"])), off(json!("*")), off(json!(["/b", "/img/x", "*.css"]))]));
+    assert_eq!(mistakes, Some([0, 1, 2].iter().map(|at| format!("{HOST}.rules[2].path[{at}]")).collect()));
+}

@@ -11,9 +11,10 @@ mod step;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
 use crate::warm::{Interrupted, Order, Told, Wanted, Warming};
@@ -27,11 +28,15 @@ const JOBS_MOST: usize = 16;
 
 /// Who may warm up.
 #[derive(Debug)]
-pub(super) struct Jobs(Arc<Semaphore>);
+pub(super) struct Jobs {
+    places: Arc<Semaphore>,
+    /// The program ends.
+    over: CancellationToken,
+}
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(JOBS_MOST)))
+        Self { places: Arc::new(Semaphore::new(JOBS_MOST)), over: CancellationToken::new() }
     }
 }
 
@@ -47,12 +52,17 @@ enum Item {
 impl Proxy {
     /// Warm-ups under way.
     pub fn warm_ups(&self) -> usize {
-        JOBS_MOST - self.warming.0.available_permits()
+        JOBS_MOST - self.warming.places.available_permits()
+    }
+
+    /// Ends them: who listens is told that they were interrupted.
+    pub fn end_warm_ups(&self) {
+        self.warming.over.cancel();
     }
 
     /// Begins a warm-up; none if too many are under way.
     pub fn warm(self: &Arc<Self>, order: Order) -> Option<Warming> {
-        let permit = Arc::clone(&self.warming.0).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.warming.places).try_acquire_owned().ok()?;
         let (jobs, headers) = (order.jobs.max(1), order.headers.clone());
         let items = sources::of(Arc::clone(self), order);
         Some(all(Arc::clone(self), items, headers, jobs, permit).boxed())
@@ -67,10 +77,14 @@ fn all(
     permit: OwnedSemaphorePermit,
 ) -> impl stream::Stream<Item = Result<Told, Interrupted>> + Send + 'static {
     let headers = Arc::new(headers);
-    let closing = proxy.cache.closing();
-    let is_closing = closing.clone();
+    let (closing, over) = (proxy.cache.closing(), proxy.warming.over.clone());
+    let is_interrupted = {
+        let (closing, over) = (closing.clone(), over.clone());
+        move || closing.is_cancelled() || over.is_cancelled()
+    };
+    let interrupted = is_interrupted.clone();
     let each = move |item: Item| {
-        let (proxy, headers, closing) = (Arc::clone(&proxy), Arc::clone(&headers), is_closing.clone());
+        let (proxy, headers, interrupted) = (Arc::clone(&proxy), Arc::clone(&headers), interrupted.clone());
         async move {
             let told = match item {
                 Item::Bad(told) => told,
@@ -80,7 +94,7 @@ fn all(
                 }
             };
             // Whatever it says: what memory alone has by now, nobody finds after this.
-            if closing.is_cancelled() {
+            if interrupted() {
                 return Err(Interrupted);
             }
             match &told.outcome {
@@ -92,8 +106,13 @@ fn all(
         }
     };
     let told = items.map(each).buffer_unordered(jobs).inspect(move |_| _ = &permit);
-    let interrupted = closing.clone();
-    let last = stream::once(async move { interrupted.is_cancelled().then_some(Err(Interrupted)) });
+    let last = stream::once(async move { is_interrupted().then_some(Err(Interrupted)) });
     // At once, and not when the next thing is done: who waits is cut off soon.
-    told.take_until(closing.cancelled_owned()).chain(last.filter_map(std::future::ready))
+    let end = async move {
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = over.cancelled() => {}
+        }
+    };
+    told.take_until(end.boxed()).chain(last.filter_map(std::future::ready))
 }

@@ -331,10 +331,15 @@ impl Run {
         }
     }
 
-    /// Evicts until the budget is kept, and counts what is there.
+    /// Collects what earlier processes left behind, evicts until the budget is kept, and counts what is there.
     async fn housekeep(&mut self) {
         let shared = self.cache().shared.clone();
         let work = move || {
+            (0..=u8::MAX).for_each(|part| upkeep::collect_part(&shared, part));
+            let mut from = Some(0);
+            while let Some(id) = from {
+                from = upkeep::collect_slices(&shared, id);
+            }
             eviction::flush_uses(&shared);
             while eviction::evict(&shared) {}
             eviction::reclaim(&shared);
