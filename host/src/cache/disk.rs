@@ -75,12 +75,18 @@ pub(super) struct Disk {
     /// What was evicted.
     pub ghosts: Mutex<Ghosts>,
     stripes: Box<[Mutex<()>]>,
+    /// Of bodies, by their ids: what is counted of slices is looked up before it is written.
+    bodies: Box<[Mutex<()>]>,
     /// Another program has the folder: nothing is written there any more.
     handed_over: bool,
     /// The lock on the folder, held until this is dropped.
     lock: Option<std::fs::File>,
     /// Since when a folder is open whose mark is of an older format.
     older: Mutex<Option<Instant>>,
+}
+
+fn stripes() -> Box<[Mutex<()>]> {
+    (0..STRIPES).map(|_| Mutex::new(())).collect()
 }
 
 /// What became of a commit.
@@ -119,7 +125,8 @@ impl Disk {
             hosts: Hosts::default(),
             pace: Pace::default(),
             ghosts: Mutex::new(Ghosts::new(Ghosts::COUNTERS)),
-            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            stripes: stripes(),
+            bodies: stripes(),
             handed_over: false,
             lock,
             older: Mutex::new(None),
@@ -149,7 +156,8 @@ impl Disk {
             pace: Pace::default(),
             // Nothing is kept or evicted here.
             ghosts: Mutex::new(Ghosts::new(2)),
-            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            stripes: stripes(),
+            bodies: stripes(),
             handed_over: true,
             lock: None,
             older: Mutex::new(None),

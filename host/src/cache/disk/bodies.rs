@@ -1,5 +1,7 @@
 //! The slices of bodies: bytes in the store, records in the index that vouch for them.
 
+use parking_lot::Mutex;
+
 use super::super::entry::SLICE_BYTES;
 use super::super::index::schema::{self, SliceRecord};
 use super::super::index::{self, Change, Column};
@@ -20,6 +22,7 @@ impl Disk {
         self.writable()?;
         self.store.write(id, slice * SLICE_BYTES, bytes)?;
         let key = schema::slice_key(id, number);
+        let _body = self.body(id).lock();
         let before = self.index.get(Column::Slices, &key)?.and_then(|record| SliceRecord::decode(&record));
         let before = before.map_or(-AROUND_BYTES, |before| i64::from(before.length));
         let mut changes = vec![Change::Put(Column::Slices, key, SliceRecord::of(bytes).encode())];
@@ -50,6 +53,10 @@ impl Disk {
         (records.len() < FEW).then_some(present)
     }
 
+    fn body(&self, id: u64) -> &Mutex<()> {
+        &self.bodies[id as usize % self.bodies.len()]
+    }
+
     fn each_slice(&self, id: u64, mut each: impl FnMut(u32, &[u8])) -> Result<(), DiskError> {
         let (from, end) = (schema::slice_key(id, 0), schema::owner_key(id));
         Ok(index::each(&*self.index, Column::Slices, &from, Some(&end), |key, value| {
@@ -63,6 +70,7 @@ impl Disk {
     pub fn drop_slice(&self, id: u64, slice: u64) -> Result<(), DiskError> {
         let Ok(number) = u32::try_from(slice) else { return Ok(()) };
         let key = schema::slice_key(id, number);
+        let _body = self.body(id).lock();
         let Some(record) = self.index.get(Column::Slices, &key)? else { return Ok(()) };
         let length = SliceRecord::decode(&record).map_or(0, |record| i64::from(record.length));
         let owner = self.owner(id)?.unwrap_or_default();
@@ -77,6 +85,7 @@ impl Disk {
     /// Removes the slices and the file of a body that no entry has any more.
     pub fn reclaim(&self, id: u64) -> Result<(), DiskError> {
         self.writable()?;
+        let _body = self.body(id).lock();
         let owner = self.owner(id)?;
         let mut changes = vec![Change::Delete(Column::Slices, schema::owner_key(id))];
         let mut delta = 0;

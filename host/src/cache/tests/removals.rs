@@ -47,3 +47,26 @@ async fn what_is_removed_while_it_is_committed_does_not_come_back() {
     let rig = rig.crashed();
     assert!(rig.get("/a").await.is_none());
 }
+
+/// As eviction does and whoever collects what was left behind.
+#[test]
+fn a_body_that_two_remove_at_once_is_counted_once() {
+    let disk = Disk::new(Arc::<MemoryIndex>::default(), Arc::<MemoryStore>::default(), None, None).unwrap();
+    for id in 1..500 {
+        for slice in 0..4 {
+            disk.store_slice(id, b"owner", slice, &bytes(1000)).unwrap();
+        }
+        assert!(disk.bytes() > 4000);
+        let both = std::sync::Barrier::new(2);
+        let remove = || {
+            both.wait();
+            disk.reclaim(id).unwrap();
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(remove);
+            scope.spawn(remove);
+        });
+        assert_eq!(disk.bytes(), 0);
+        assert!(disk.slices(id).unwrap() == Default::default());
+    }
+}
