@@ -86,6 +86,7 @@ async fn run(shared: Weak<Shared>, cancel: CancellationToken) {
                 evictions += 1;
                 // What is used while a crawl presses must be seen to be used.
                 if evictions.is_multiple_of(FLUSH_EVICTIONS) {
+                    front::tidy(shared, false);
                     eviction::flush_uses(shared);
                 }
             }

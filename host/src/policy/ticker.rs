@@ -4,7 +4,7 @@
 //! a worker that often: at full load that was 2 % of the CPU, and more of what the worker had in its caches. A proxy that nobody
 //! asks anything should not wake its machine at all.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -29,9 +29,7 @@ const OFTEN: Duration = Duration::from_millis(3);
 /// limit of 20 ms.
 const CALM: Duration = Duration::from_secs(1);
 
-/// The longest rest. A call that begins in the moment in which the thread goes to rest is seen by one of the two on machines
-/// that keep the order of stores and loads around an atomic addition, as all common ones do; elsewhere it would be timed from
-/// the end of the rest on.
+/// The longest rest.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// How often the epoch moves on.
@@ -75,6 +73,14 @@ impl Drop for Watched {
     }
 }
 
+/// Between the counting of a call and the look at the thread's pace: one of the two sees the other. On x86 counting, an atomic
+/// addition, keeps that order by itself.
+fn in_order() {
+    if cfg!(not(any(target_arch = "x86_64", target_arch = "x86"))) {
+        fence(Ordering::SeqCst);
+    }
+}
+
 /// What there is.
 struct Seen {
     /// Something that is timed runs.
@@ -110,6 +116,7 @@ impl Ticker {
     /// Has the epoch move on by the millisecond until what is returned is dropped.
     pub(crate) fn run(&self) -> Running<'_> {
         self.0.begun.inc();
+        in_order();
         if self.0.pace.load(Ordering::SeqCst) != Pace::Often as u8 {
             self.0.hurry();
         }
@@ -124,6 +131,7 @@ impl Ticker {
 
     /// Has the epoch move on for a direct call, which was counted in the metrics and is short.
     pub(crate) fn wake(&self) {
+        in_order();
         if self.0.pace.load(Ordering::SeqCst) == Pace::Rest as u8 {
             self.0.hurry();
         }
@@ -164,9 +172,11 @@ impl Rhythm {
             thread::sleep(TICK);
         } else {
             shared.pace.store(pace as u8, Ordering::SeqCst);
-            // Who begins from here on wakes it.
+            // Who begins from here on sees the pace and wakes it, or is seen here.
+            fence(Ordering::SeqCst);
             let now = shared.look(&mut self.seen);
-            if !(now.timed || pace == Pace::Rest && now.begun) {
+            let parks = !(now.timed || pace == Pace::Rest && now.begun);
+            if parks {
                 thread::park_timeout(length);
             }
             let woken = shared.pace.swap(Pace::Often as u8, Ordering::SeqCst) == Pace::Often as u8;
@@ -175,6 +185,10 @@ impl Rhythm {
             }
             if now.timed || now.begun || woken {
                 self.calm = Duration::ZERO;
+            }
+            if woken || !parks {
+                // What has begun may not have its deadline yet: that much time has not passed.
+                return;
             }
         }
         self.untimed = self.untimed.saturating_add(length);

@@ -18,6 +18,8 @@ const S3_TTL: Duration = Duration::from_secs(300);
 /// The same for what is not there: it spares the bucket a flood of requests for one name, and who uploads it need not wait.
 const S3_ABSENT_TTL: Duration = Duration::from_secs(10);
 const ABSENT: [u16; 2] = [404, 410];
+/// With so many patterns of earlier rules a rule's are compared, so that a long list takes no longer than reading it.
+const COMPARED: usize = 1000;
 
 impl Resolver<'_> {
     /// What holds for all paths of a host.
@@ -35,12 +37,14 @@ impl Resolver<'_> {
     pub(super) fn rules(&mut self, host: &At<'_>, base: &Caching) -> Option<Vec<Rule>> {
         let Some(rules) = host.given("rules") else { return Some(Vec::new()) };
         // All are looked at, so that the mistakes of all are found.
-        let mut earlier: Vec<Vec<PathPattern>> = Vec::new();
+        let mut earlier: Vec<(usize, PathPattern)> = Vec::new();
         let list: Vec<Option<Rule>> = rules
             .items()
-            .map(|rule| {
+            .enumerate()
+            .map(|(number, rule)| {
                 let paths = self.paths(&rule, &earlier);
-                earlier.push(paths.clone().unwrap_or_default());
+                let room = COMPARED.saturating_sub(earlier.len());
+                earlier.extend(paths.iter().flatten().take(room).map(|path| (number, path.clone())));
                 let caching = self.caching_over(&rule, base.clone());
                 Some(Rule { paths: paths?, caching: caching? })
             })
@@ -48,27 +52,26 @@ impl Resolver<'_> {
         list.into_iter().collect()
     }
 
-    /// The patterns of a rule. One that fits nothing that the `earlier` rules leave is a mistake: what is said for it never holds.
-    fn paths(&mut self, rule: &At<'_>, earlier: &[Vec<PathPattern>]) -> Option<Vec<PathPattern>> {
+    /// The patterns of a rule. If all its paths fit patterns of `earlier` rules, each with its rule's number, it is a mistake: what
+    /// it says never holds.
+    fn paths(&mut self, rule: &At<'_>, earlier: &[(usize, PathPattern)]) -> Option<Vec<PathPattern>> {
         let path = rule.given("path")?;
         let written: Vec<At<'_>> = match path.json {
             Json::List(_) => path.items().collect(),
             _ => vec![path],
         };
         let paths = self.patterns(written.iter().cloned())?;
-        for (path, At { path: place, .. }) in paths.iter().zip(&written) {
-            let covers = |rule: &Vec<PathPattern>| rule.iter().find(|other| other.covers(path)).cloned();
-            if let Some((number, other)) =
-                earlier.iter().enumerate().find_map(|(number, rule)| Some((number, covers(rule)?)))
-            {
-                let (path, other) = (quoted(path.as_str()), quoted(other.as_str()));
-                let found = format!("{path}, all of which fits {other} of rules[{number}] already");
-                self.mistakes.add(
-                    place,
-                    found,
-                    "a path that an earlier rule leaves: of the rules that fit, the first counts",
-                );
-            }
+        let covered = |path: &PathPattern| {
+            let examples = path.examples();
+            earlier.iter().find(|(_, other)| other.covers(&examples))
+        };
+        // One of several that is in vain does no harm.
+        let all: Option<Vec<_>> = paths.iter().map(covered).collect();
+        for ((number, other), (path, at)) in all.into_iter().flatten().zip(paths.iter().zip(&written)) {
+            let (path, other) = (quoted(path.as_str()), quoted(other.as_str()));
+            let found = format!("{path}, all of which fits {other} of rules[{number}] already");
+            let expected = "a path that the rules before it leave: of those that fit, the first counts";
+            self.mistakes.add(&at.path, found, expected);
         }
         Some(paths)
     }

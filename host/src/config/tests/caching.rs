@@ -175,6 +175,9 @@ fn a_rule_that_can_never_count_is_a_mistake() {
     assert_eq!(found(json!([off(json!("*.jpg")), off(json!("/img/*")), off(json!(["/a", "/a"]))])), None);
     let mistakes = found(json!([off(json!("/*")), off(json!("/img/*"))]));
     assert_eq!(mistakes, Some(vec![format!("{HOST}.rules[1].path")]));
+    assert_eq!(found(json!([off(json!("/img/*")), off(json!(["/img/a", "/css/*"]))])), None);
+    let many: Vec<_> = (0..5000).map(|number| off(json!(format!("*/{number}.jpg")))).collect();
+    assert_eq!(found(json!(many)), None);
     let mistakes = found(json!([off(json!(["/a", "/img/*"])), off(json!("*")), off(json!(["/b", "/img/x", "*.css"]))]));
     assert_eq!(mistakes, Some([0, 1, 2].iter().map(|at| format!("{HOST}.rules[2].path[{at}]")).collect()));
 }
