@@ -212,10 +212,10 @@ impl Disk {
         self.handed_over
     }
 
-    /// About how many entries there are: some of what was replaced or removed lately is counted too.
+    /// About how many entries there are: what was used, replaced or removed lately may be counted more than once.
     pub fn entries(&self) -> u64 {
-        // Not column recency: there each use that waits to be merged counts as one more.
-        self.index.estimate(Column::Entries)
+        // Column entries would be worse: each variant that comes writes its base anew.
+        self.index.estimate(Column::Recency)
     }
 
     /// Bytes that records and slices take.

@@ -136,7 +136,7 @@ table! {
     log_dropped: Counter, "telemetry_log_records_dropped", "Access-log records dropped because stdout did not keep up";
     stderr_dropped: Counter, "telemetry_stderr_lines_dropped", "Structured lines dropped because stderr did not keep up";
     cache_disk_bytes: Gauge, "cache_disk_bytes", "Bytes that bodies and inline records take on disk";
-    cache_entries: Gauge, "cache_entries", "Entries in the index, about: some of what was replaced or removed lately counts too";
+    cache_entries: Gauge, "cache_entries", "Entries in the index, about: what was used or replaced lately may count more than once";
     cache_memory_bytes: Gauge, "cache_memory_bytes", "Bytes that the memory tier holds";
     cache_index_reads: Times, "cache_index_read_seconds", "How long the index took to look for what memory did not have";
     cache_evictions: Counter, "cache_evictions", "Entries evicted from disk";
