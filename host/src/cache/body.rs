@@ -4,22 +4,25 @@
 //! can be read at once; a whole slice goes to the memory tier and to disk, and is held here until the disk has it. What the
 //! disk does not take is held while a reader is still on its way to it, and the fill waits for such readers.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod state;
+
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::entry::{Entry, SLICE_BYTES};
+use super::entry::SLICE_BYTES;
 use super::hot::HotSlices;
 use super::leaving::Leaving;
 use super::runs::Runs;
 use super::shared::Shared;
 use super::writer::Writer;
+
+pub(super) use state::{Fill, Held, State};
 
 /// A reader waits for a fill that is at most so many slices before it; else it is quicker to fetch the slice itself.
 const WAIT_SLICES: u64 = 4;
@@ -29,13 +32,9 @@ pub(super) const MAX_UNSTORED: usize = 4;
 const CHECKED_SLICES: usize = 8;
 /// How far a gap is looked for: a gigabyte a request.
 const MAX_GAP_SLICES: u64 = 1024;
-/// Ends of fills that are remembered for those who wait.
-const MAX_ENDED: usize = 8;
 /// What goes out whole from memory without a bound of its own: a client that stalls holds so much, and a stream for less would
 /// cost each hit more than that is worth.
 const WHOLE_BYTES_MAX: usize = 256 << 10;
-/// Pieces smaller than this are joined, so that an origin that sends single bytes costs no more than its bytes.
-const JOIN_BYTES: usize = 8 << 10;
 const UNKNOWN: u64 = u64::MAX;
 
 /// A body in slices.
@@ -73,143 +72,6 @@ pub enum Piece {
     Missing(Range<u64>),
     /// It broke off here and cannot be completed.
     Failed(String),
-}
-
-#[derive(Default)]
-pub(super) struct State {
-    /// Slices on disk.
-    pub present: Runs,
-    /// Whole slices that the disk does not have.
-    pub held: BTreeMap<u64, Held>,
-    pub fills: Vec<Fill>,
-    ended: VecDeque<(u64, String)>,
-    pub failed: Option<String>,
-    loading: HashSet<u64>,
-    readers: HashMap<u64, u64>,
-    next_number: u64,
-    waiting: usize,
-    /// The newest head, when it changed during the first fill.
-    pub latest: Option<Arc<Entry>>,
-}
-
-pub(super) struct Held {
-    pub bytes: Bytes,
-    /// The disk will not take it.
-    pub unstored: bool,
-}
-
-/// A fill under way.
-pub(super) struct Fill {
-    pub number: u64,
-    /// The slice that is coming in.
-    pub slice: u64,
-    /// The slice after the last; none: to the end, wherever that is.
-    pub end: Option<u64>,
-    /// Pieces of the slice, each with its position in the body.
-    pub pieces: Vec<(u64, Bytes)>,
-    pub position: u64,
-}
-
-impl Fill {
-    /// Whether a slice will come in soon.
-    fn brings_soon(&self, slice: u64, patience: u64) -> bool {
-        self.end.is_none_or(|end| slice < end) && slice >= self.slice && slice - self.slice <= patience
-    }
-
-    fn piece_at(&self, position: u64) -> Option<Bytes> {
-        let after = self.pieces.partition_point(|(start, _)| *start <= position);
-        let (start, bytes) = self.pieces.get(after.checked_sub(1)?)?;
-        let offset = usize::try_from(position - start).ok()?;
-        (offset < bytes.len()).then(|| bytes.slice(offset..))
-    }
-
-    /// Takes a piece that lies in the slice.
-    pub fn push(&mut self, piece: Bytes) {
-        let start = self.position;
-        self.position += piece.len() as u64;
-        self.pieces.push((start, piece));
-        // Neighbours of about one size are joined, so each byte is copied a few times at most.
-        while let [.., (_, before), (_, last)] = self.pieces.as_slice() {
-            if before.len() >= JOIN_BYTES || before.len() > last.len().saturating_mul(2) {
-                break;
-            }
-            let mut joined = BytesMut::with_capacity(before.len() + last.len());
-            joined.extend_from_slice(before);
-            joined.extend_from_slice(last);
-            self.pieces.pop();
-            if let Some((_, before)) = self.pieces.last_mut() {
-                *before = joined.freeze();
-            }
-        }
-    }
-
-    /// The whole slice, as one and in memory of its own: a piece is a part of what was read from a connection, and holds all of that.
-    pub fn take_slice(&mut self) -> Bytes {
-        let pieces = std::mem::take(&mut self.pieces);
-        self.slice += 1;
-        let mut whole = BytesMut::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
-        pieces.iter().for_each(|(_, piece)| whole.extend_from_slice(piece));
-        whole.freeze()
-    }
-}
-
-impl State {
-    /// A number that no other fill or reader of this body has.
-    pub fn number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number
-    }
-
-    pub fn fill_mut(&mut self, number: u64) -> Option<&mut Fill> {
-        self.fills.iter_mut().find(|fill| fill.number == number)
-    }
-
-    /// Ends a fill. Those who wait for it learn why, if it did not end well.
-    pub fn end_fill(&mut self, number: u64, why: Option<String>) {
-        self.fills.retain(|fill| fill.number != number);
-        if let Some(why) = why {
-            self.ended.push_back((number, why));
-            if self.ended.len() > MAX_ENDED {
-                self.ended.pop_front();
-            }
-        }
-    }
-
-    pub fn has_readers(&self) -> bool {
-        self.waiting > 0 || !self.readers.is_empty()
-    }
-
-    /// Lets go of unstored slices that no reader is on its way to, beyond what may be held. Returns how many are still too
-    /// many, and whether any were let go. `last` is the slice that came in last; of a body that can be fetched in parts only those
-    /// right before it count: readers elsewhere have fills of their own, and those that wait for each other would wait for ever.
-    pub fn release_unstored(&mut self, last: u64, sliceable: bool) -> (usize, bool) {
-        let patience = if sliceable { WAIT_SLICES } else { u64::MAX };
-        let ours = |slice: u64| !sliceable || (slice <= last && last - slice <= WAIT_SLICES + MAX_UNSTORED as u64);
-        let is_wanted = |slice: u64, readers: &HashMap<u64, u64>| {
-            let from = slice.saturating_sub(patience) * SLICE_BYTES;
-            readers.values().any(|position| (from..(slice + 1) * SLICE_BYTES).contains(position))
-        };
-        let readers = &self.readers;
-        let before = self.held.len();
-        self.held.retain(|slice, held| !held.unstored || ours(*slice) || is_wanted(*slice, readers));
-        let mut released = self.held.len() < before;
-        let mut unstored: Vec<u64> =
-            self.held.iter().filter(|(slice, held)| held.unstored && ours(**slice)).map(|(slice, _)| *slice).collect();
-        while unstored.len() > MAX_UNSTORED {
-            let first = unstored[0];
-            if is_wanted(first, &self.readers) {
-                return (unstored.len() - MAX_UNSTORED, released);
-            }
-            self.held.remove(&first);
-            unstored.remove(0);
-            released = true;
-        }
-        (0, released)
-    }
-
-    fn any_unstored(&self) -> bool {
-        self.held.values().any(|held| held.unstored)
-    }
 }
 
 enum Look {
