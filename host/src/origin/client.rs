@@ -225,18 +225,49 @@ where
     }
 }
 
-/// A transfer coding that hyper does not take off: all but `chunked`, once. What is left of it would be taken for the content
-/// (RFC 9112 section 7).
+/// Codings of IANA's two registries (HTTP transfer codings, HTTP content codings) and their aliases, but `identity`.
+const CODINGS: [&str; 13] = [
+    "aes128gcm",
+    "br",
+    "compress",
+    "dcb",
+    "dcz",
+    "deflate",
+    "exi",
+    "gzip",
+    "pack200-gzip",
+    "trailers",
+    "x-compress",
+    "x-gzip",
+    "zstd",
+];
+
+/// What a Transfer-Encoding says beyond hyper's understanding of it, if that makes the body unreadable. hyper takes off one
+/// `chunked`; a coding that is left would be taken for the content (RFC 9112 section 7).
+///
+/// A single word that is no coding at all (a server whose author took the field for something else) codes nothing: the body
+/// goes to the end of the connection (section 6.3, rule 4), as Apache and browsers read it. Beside a Content-Length there would
+/// be two ends, and what only looks like `chunked` could be read as that by somebody else: both are refused.
 fn unknown_coding(headers: &HeaderMap) -> Option<String> {
     let codings: Vec<_> = headers.get_all(header::TRANSFER_ENCODING).iter().collect();
     let known = match codings.as_slice() {
         [] => true,
-        [coding] => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        [coding] => {
+            let name = coding.as_bytes().trim_ascii().to_ascii_lowercase();
+            name == b"chunked" || (is_no_coding(&name) && !headers.contains_key(header::CONTENT_LENGTH))
+        }
         _ => false,
     };
     let shown =
         || codings.iter().map(|coding| String::from_utf8_lossy(coding.as_bytes())).collect::<Vec<_>>().join(", ");
     (!known).then(shown)
+}
+
+/// Whether this name, in lower case, is that of no coding, nor close to `chunked`.
+fn is_no_coding(name: &[u8]) -> bool {
+    let word = !name.is_empty() && name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    word && !CODINGS.iter().any(|coding| coding.as_bytes() == name)
+        && !name.windows(b"chunk".len()).any(|part| part == b"chunk")
 }
 
 /// Whether the server gave up one HTTP/2 stream, and not the connection.

@@ -133,6 +133,12 @@ async fn what_is_no_http_is_an_error() {
         ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx", "two lengths"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "a coding that nobody knows"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "a coding that was not asked for"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx", "a coding that nobody asked for"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: nonsense, gzip\r\n\r\nx", "the same behind a word"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: a\r\ntransfer-encoding: b\r\n\r\nx", "two codings"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: a;b\r\n\r\nx", "a coding with a parameter"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding:\r\n\r\nx", "a coding without a name"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: a\r\ncontent-length: 1\r\n\r\nxy", "two ends"),
         ("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nx", "a negative length"),
         ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "an upgrade"),
         (huge, "a head of 1 MB"),
@@ -140,6 +146,21 @@ async fn what_is_no_http_is_an_error() {
         let server = Scripted::start(vec![Act::SayAndClose(text)]).await;
         let error = Built::http(&server.url).await.fail("/").await;
         assert!(matches!(error, OriginError::Broken { .. }), "{what}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_coding_that_is_none_codes_nothing() {
+    for name in ["nonsense", "Identity", "store-value-1"] {
+        let text: &'static str =
+            Box::leak(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: {name}\r\n\r\n3\r\nabc").into_boxed_str());
+        let server = Scripted::start(vec![Act::SayAndClose(text), Act::Say(OK)]).await;
+        let origin = Built::http(&server.url).await;
+        let answer = origin.get("/", &[]).await;
+        assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"3\r\nabc"[..]), "{name}");
+        assert!(!answer.headers.contains_key("transfer-encoding"), "{name}");
+        origin.get("/", &[]).await;
+        assert_eq!(server.connected(), 2, "its end was the connection's");
     }
 }
 
