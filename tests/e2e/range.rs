@@ -192,6 +192,19 @@ async fn of_a_partly_kept_object_nothing_is_fetched_that_the_client_does_not_get
 }
 
 #[tokio::test]
+async fn an_origin_that_has_no_time_for_a_part_costs_nothing_of_what_is_kept() {
+    let (origin, host) = partly_kept().await;
+    for status in [429, 408, 503] {
+        origin.set("/a", reply(status, "not now"));
+        let failed = host.get("/a").await;
+        assert!(!failed.status.is_success(), "{status}: {failed:?}");
+        host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("hit");
+    }
+    origin.set("/a", ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"").ranged());
+    host.get("/a").await.expect(200, pattern(1, 0..5_000_000));
+}
+
+#[tokio::test]
 async fn an_object_that_cannot_be_completed_in_parts_is_fetched_whole() {
     let (origin, host) = partly_kept().await;
     origin.set_handler("/a", |request| {

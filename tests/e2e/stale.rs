@@ -5,7 +5,7 @@ use harness::prelude::*;
 async fn expired(cache_control: &str) -> (Origin, Host) {
     let origin = Origin::serving("/a", ok("old").cache_control(cache_control).etag("\"1\"").conditional()).await;
     let with = origin.with(json!({ "timeouts": { "first_byte": "1s" } }));
-    let host = Host::with(vhost("a.test").origin(&with)).await;
+    let host = Host::with(vhost("a.test").origin(&with).set("client_cache_control", "honor")).await;
     host.get("/a").await.expect(200, "old");
     tokio::time::sleep(millis(2100)).await;
     (origin, host)
@@ -78,4 +78,16 @@ async fn many_who_are_served_stale_make_one_refresh() {
     }
     host.get_until("/a", |answer| answer.text() == "new").await;
     assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test]
+async fn who_may_not_have_it_does_not_get_it_by_waiting_for_one_who_may() {
+    let (origin, host) = expired("max-age=1, stale-if-error=60").await;
+    origin.set("/a", reply(503, "busy").late(millis(500)));
+    let (leads, follows) = tokio::join!(host.get("/a"), async {
+        tokio::time::sleep(millis(200)).await;
+        host.call("GET", "/a").header("cache-control", "no-cache").send().await
+    });
+    leads.expect(200, "old").cache("stale");
+    follows.expect(503, "busy");
 }

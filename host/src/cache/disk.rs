@@ -3,6 +3,7 @@
 //! All functions wait for the disk; they run on the blocking pool. The running total of bytes is changed in the batch that
 //! changes what it counts, so that it is right after any crash.
 
+mod bases;
 mod bodies;
 
 use std::io::ErrorKind;
@@ -30,6 +31,8 @@ use crate::clock::Timestamp;
 /// What the records of a slice and of recency take beside keys, about.
 const AROUND_BYTES: i64 = 64;
 const STRIPES: usize = 64;
+/// Between a key and its variant; a base has them at its end.
+const NULS: usize = 2;
 /// Ids that one process may give out: more than it can.
 const ID_BLOCK: i64 = 1 << 40;
 /// Variants of a key that stay when there are too many: some fewer, so that it is not asked at each who is to go.
@@ -407,7 +410,7 @@ impl Disk {
         }
         let mut delta = -(length as i64 + full_key.len() as i64 * 2 + AROUND_BYTES);
         let others: Vec<_> = record.field_sets.into_iter().filter(|set| !set.0.is_empty()).collect();
-        let change = if others.is_empty() {
+        let change = if others.is_empty() || !self.is_any_kept(&record.variants)? {
             Change::Delete(Column::Entries, full_key.to_vec())
         } else {
             let base = EntryRecord { field_sets: others, entry: None, variants: record.variants }.encode();
@@ -416,6 +419,12 @@ impl Disk {
         };
         let (host, place) = (key::host_of(full_key), schema::recency_key(full_key));
         let mut changes = vec![change, Change::Delete(Column::Recency, place.to_vec())];
+        if let Some(key) = full_key.get(..key_length).filter(|key| key.len() + NULS < full_key.len())
+            && let Some((base, grows)) = self.base_without(key, &place)?
+        {
+            changes.push(base);
+            delta += grows;
+        }
         let counting = self.hosts.counting();
         if let Some(place) = counting.place(host, &place) {
             changes.push(Change::Delete(Column::Budgets, place.to_vec()));

@@ -68,6 +68,10 @@ pub(super) async fn on_disk(shared: &Arc<Shared>, asked: &Asked<'_>) -> Result<F
             let tier = if found.entry.id == entry.id { Tier::Disk } else { found.tier };
             return Ok(Found { entry: found.entry, tier });
         }
+        if !shown {
+            // A purge that hits it may have been forgotten since it was read.
+            return Err(Absent::Unknown);
+        }
         return Ok(Found { entry, tier: Tier::Disk });
     }
     Err(if base.field_sets.is_empty() { Absent::Key } else { Absent::Unknown })

@@ -239,10 +239,15 @@ fn check_entries(shared: &Arc<Shared>, from: &[u8]) -> Option<Vec<u8>> {
     let records = shared.counted(disk.index.scan(Column::Entries, from, None, CHUNK / 4).map_err(DiskError::from))?;
     for (full_key, value) in &records {
         read(shared, value.len() as u64);
-        if EntryRecord::decode(value).is_none() {
-            shared.scrub.bad.fetch_add(1, Ordering::Relaxed);
-            shared.metrics.cache_corruptions.inc();
-            shared.counted(disk.drop_record(full_key));
+        match EntryRecord::decode(value) {
+            None => {
+                shared.scrub.bad.fetch_add(1, Ordering::Relaxed);
+                shared.metrics.cache_corruptions.inc();
+                shared.counted(disk.drop_record(full_key));
+            }
+            // Its variants may be gone without its knowledge.
+            Some(EntryRecord { entry: None, .. }) => drop(shared.counted(disk.drop_idle_base(full_key))),
+            Some(_) => {}
         }
     }
     records.last().map(|(last, _)| index::after(last))

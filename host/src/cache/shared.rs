@@ -80,6 +80,8 @@ pub(super) struct Shared {
     pub forgotten: AtomicU64,
     /// What was removed lately.
     pub removals: Removals,
+    /// Bodies of entries that went while nobody had them in use.
+    pub bodies_gone: Removals,
     /// Who reads the index.
     pub readers: Readers,
     pub doomed: Mutex<Vec<u64>>,
@@ -149,6 +151,7 @@ impl Shared {
             sweeps: Mutex::default(),
             forgotten: AtomicU64::new(0),
             removals: Removals::default(),
+            bodies_gone: Removals::default(),
             readers: Readers::new(),
             doomed: Mutex::default(),
             leaving_bytes: Arc::default(),
@@ -290,9 +293,13 @@ impl Shared {
 
     /// The head of an entry is replaced; the body stays.
     pub fn freshen(self: &Arc<Self>, entry: &Arc<Entry>, mut head: EntryHead) -> Arc<Entry> {
-        if let EntryBody::Inline(bytes) = &entry.body {
-            head.size = Some(bytes.len() as u64);
-        }
+        // What is asked about may have been found while it came; by now it is whole, and a small one lies in its entry.
+        let standing = self.hot.standing(&entry.key, &entry.variant, entry.id);
+        let entry = standing.as_ref().unwrap_or(entry);
+        head.size = match &entry.body {
+            EntryBody::Inline(bytes) => Some(bytes.len() as u64),
+            EntryBody::Sliced(body) => head.size.or_else(|| body.size()),
+        };
         let fresh = Arc::new(entry.with_head(head));
         // Of purges that were forgotten since it was asked for nothing is known any more.
         let too_old = self.purges.is_before_floor(fresh.head.sequence.0);
@@ -400,8 +407,9 @@ impl Shared {
                 if let Some(id) = replaced {
                     self.doom(id);
                 }
-                if removed() {
-                    // Meanwhile: the one that removed it may not have found it.
+                if removed() || self.purges.is_before_floor(entry.head.sequence.0) {
+                    // Meanwhile: the one that removed it may not have found it, as little as the sweep after which a purge of it was
+                    // forgotten.
                     self.remove_from_disk(&schema::full_key(entry.key.as_bytes(), &entry.variant.0), entry.id);
                     return false;
                 }

@@ -41,6 +41,27 @@ mod variants;
 use rig::{Rig, bytes, head, key, read};
 
 #[tokio::test]
+async fn what_is_freshened_while_its_body_comes_keeps_the_length_that_it_turned_out_to_have() {
+    let rig = Rig::new();
+    // In memory a small one moves into its entry when it is whole.
+    for length in [1000, 100_000] {
+        let path = format!("/{length}");
+        let (filling, writer) = rig.cache.keep(&key(&path), &HeaderMap::new(), head(&rig.cache, &path, None, false));
+        let mut writer = writer.unwrap();
+        assert!(writer.write(Bytes::from(bytes(length))).await);
+        assert!(writer.finish().await);
+        rig.settle().await;
+        // A 304 to somebody who found it while it came.
+        let fresh = rig.cache.freshen(&filling, filling.head.clone());
+        assert_eq!(fresh.head.size, Some(length as u64));
+        rig.settle().await;
+        assert_eq!(rig.get(&path).await, Some((bytes(length), Tier::Memory)), "{length}");
+        rig.cache.shared.hot.clear();
+        assert_eq!(rig.get(&path).await, Some((bytes(length), Tier::Disk)), "{length}");
+    }
+}
+
+#[tokio::test]
 async fn bodies_of_all_sizes_are_found_in_memory_on_disk_and_after_a_crash() {
     let mut rig = Rig::new();
     let slice = SLICE_BYTES as usize;

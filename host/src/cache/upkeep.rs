@@ -249,7 +249,7 @@ fn sweep_part(shared: &Arc<Shared>, from: &[u8], end: Option<&[u8]>, soft: Soft)
                     Verdict::Stale(_) | Verdict::Untouched => {}
                 }
             }
-            Some(EntryRecord { entry: None, .. }) => {}
+            Some(EntryRecord { entry: None, .. }) => drop(shared.counted(disk.drop_idle_base(full_key))),
             None => {
                 shared.metrics.cache_corruptions.inc();
                 shared.counted(disk.drop_record(full_key));

@@ -26,6 +26,8 @@ use crate::telemetry::metrics::PolicyLabels;
 const DIRECT_MS_MAX: u32 = 20;
 /// How long a policy that has run out of its time is called on fibers.
 const SLOW_MS: u64 = 10_000;
+/// The same goes for one that fails after so long: direct calls that fail one behind the other keep all others off their worker.
+const SLOW_COST: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// A policy that can be called.
 pub(crate) struct Generation {
@@ -157,7 +159,8 @@ impl Generation {
             Ok(decision) => (exchange, Ok(decision)),
             Err(fault) => {
                 // One that cost nothing did not run: it waited for others.
-                if fault.kind == FailureKind::Time && !fault.cost.is_zero() {
+                let is_slow = fault.kind == FailureKind::Time || fault.kind.is_costly() && fault.cost >= SLOW_COST;
+                if is_slow && !fault.cost.is_zero() {
                     self.slow_until.store(self.runtime.elapsed_ms(began) + SLOW_MS, Ordering::Relaxed);
                 }
                 if fault.kind.is_costly() {

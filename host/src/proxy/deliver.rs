@@ -280,12 +280,23 @@ async fn of_part(answer: &mut Deliverable, entry: &Arc<Entry>, span: Span) -> (S
     (StatusCode::PARTIAL_CONTENT, body)
 }
 
+/// Whether a field says something of the site and not of the representation: a browser needs it beside any status.
+fn is_of_the_site(name: &HeaderName) -> bool {
+    const OF_THE_SITE: [HeaderName; 4] = [
+        http::header::STRICT_TRANSPORT_SECURITY,
+        http::header::ALT_SVC,
+        http::header::VARY,
+        HeaderName::from_static("cross-origin-resource-policy"),
+    ];
+    OF_THE_SITE.contains(name) || name.as_str().starts_with("access-control-")
+}
+
 /// A page of ours in place of the representation, whose fields go.
 fn own_page(answer: &mut Deliverable, status: StatusCode) -> (StatusCode, Body) {
     let kept: Vec<(HeaderName, HeaderValue)> = answer
         .headers
         .iter()
-        .filter(|(name, _)| **name == CACHE_STATUS || **name == AGE)
+        .filter(|(name, _)| **name == CACHE_STATUS || **name == AGE || is_of_the_site(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let (headers, body) = failure::page(status, "");

@@ -12,8 +12,7 @@ use super::gap::{self, Begun};
 use super::outcome::{Forward, Outcome, Word};
 use super::parts;
 use super::pass::head_only;
-use super::steps::{Carried, Early, Hit, StaleEntry, Wanting};
-use crate::cache::control::RequestDirectives;
+use super::steps::{Carried, Early, Hit, StaleEntry, Wanting, directives};
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Followed, Join};
 use crate::cache::key::CacheKey;
@@ -43,6 +42,8 @@ pub async fn fetch(wanting: Wanting) -> Early {
                 return Fill { carried, key, lead: None, stale }.ask_for_this().await;
             }
             Join::Follow(follow) => match follow.wait().await {
+                // The origin failed the leader, who may have what is stale; this request may not.
+                Followed::Entry(entry) if is_unwanted(stale.as_ref(), &entry) => break,
                 Followed::Entry(entry) => match followed(carried, key, entry, stale.as_ref()).await {
                     Ok(hit) => return Deliverable::entry(hit),
                     Err(Begun::Answered(early)) => return early,
@@ -56,7 +57,8 @@ pub async fn fetch(wanting: Wanting) -> Early {
     }
     // What could not be kept as a whole may be there as a part.
     if stale.is_none() {
-        match Box::pin(parts::look_up(carried, &RequestDirectives::default())).await {
+        let wishes = directives(&carried);
+        match Box::pin(parts::look_up(carried, &wishes)).await {
             Ok(hit) => return Deliverable::entry(hit),
             Err(back) => carried = back,
         }
@@ -80,6 +82,15 @@ pub fn refresh(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) {
     }
 }
 
+/// Whether this is what the request had found itself, as it was, and may not be answered with.
+fn is_unwanted(stale: Option<&StaleEntry>, entry: &Entry) -> bool {
+    stale.is_some_and(|stale| !stale.if_error && is_as_it_was(&stale.entry, entry))
+}
+
+fn is_as_it_was(had: &Entry, entry: &Entry) -> bool {
+    had.id == entry.id && had.head.timing.response_at == entry.head.timing.response_at
+}
+
 /// The leader may have fetched another part than this request wants: that part has to be of the same object.
 async fn followed(
     carried: Box<Carried>,
@@ -91,7 +102,7 @@ async fn followed(
     let why = stale.map_or(carried.lacking, |stale| stale.why);
     let mut outcome = Outcome { collapsed: true, stored: true, ttl_s: Some(left), ..Outcome::forwarded(why) };
     if let Some(had) = stale.map(|stale| &stale.entry).filter(|had| had.id == entry.id) {
-        if had.head.timing.response_at == entry.head.timing.response_at {
+        if is_as_it_was(had, &entry) {
             // The origin failed the leader.
             outcome = Outcome { stored: false, detail: Some("origin-error"), word: Some(Word::Stale), ..outcome };
         } else {

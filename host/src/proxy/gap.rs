@@ -30,6 +30,8 @@ use crate::semantics::precondition::{self, Precondition};
 /// How often one reader asks the origin for the same position before it gives up: a body that broke off on its way is asked
 /// for once more. What failed before that has had its retry.
 const MAX_TRIES: u32 = 2;
+/// How often others' attempts at the same position may fail before a reader gives up.
+const MAX_OTHERS: u32 = 8;
 
 /// What is needed to fetch a missing part of an entry.
 #[derive(Clone)]
@@ -109,15 +111,30 @@ impl Refetch {
             }
             // An origin without ranges: the same object from its beginning.
             StatusCode::OK if same() && length_of(&answer.headers).is_none_or(|all| all == size) => start,
-            status if !status.is_server_error() => return self.forget(entry, writer),
-            status => {
+            // It says nothing of the object.
+            status if status.is_server_error() || is_of_the_moment(status) => {
                 let reason = format!("it answered {} to a request for a part", status.as_u16());
                 writer.fail(reason.clone());
                 return Gap::Failed(OriginError::Status { origin: ask.origin_name().to_owned(), status, reason });
             }
+            _ => return self.forget(entry, writer),
         };
         pump::start(self.orphans.clone(), answer.body, writer, skip, Some(end - start), true);
         Gap::Coming
+    }
+
+    /// The same on a task of its own: others wait for what a writer was claimed for, and who asked may leave.
+    async fn fill_for_all(
+        &self,
+        entry: &Arc<Entry>,
+        body: &Arc<SlicedBody>,
+        writer: Writer,
+        slices: Range<u64>,
+    ) -> Gap {
+        let (refetch, entry, body) = (self.clone(), Arc::clone(entry), Arc::clone(body));
+        let filling = tokio::spawn(async move { refetch.fill(&entry, &body, writer, slices).await });
+        // A panic or a shutdown; the writer was dropped with the task.
+        filling.await.unwrap_or(Gap::Closed("the fetch of a part was given up"))
     }
 
     /// What is kept is of an object that is no more, or never was as the origin first described it.
@@ -126,6 +143,11 @@ impl Refetch {
         writer.fail("the object changed at the origin, or cannot be had in parts".to_owned());
         Gap::Changed
     }
+}
+
+/// Limits and timeouts: a later request may get the same object.
+fn is_of_the_moment(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
 }
 
 fn closed(writer: Writer, why: &'static str) -> Gap {
@@ -145,7 +167,12 @@ struct Reading {
     /// One past the last byte wanted; none for a body whose length is not known yet.
     end: Option<u64>,
     refetch: Refetch,
+    /// Own attempts that were begun or have failed, since bytes came last.
     tries: u32,
+    /// The same of others, whose attempts this one waited for.
+    others: u32,
+    /// Whether the attempt that is waited for is its own.
+    own: bool,
 }
 
 /// The bytes of a range of an entry (all of it when `end` is none), as a stream.
@@ -165,6 +192,8 @@ pub fn read(entry: &Arc<Entry>, start: u64, end: Option<u64>, refetch: Refetch) 
                 end: end.or_else(|| body.size()),
                 refetch,
                 tries: 0,
+                others: 0,
+                own: false,
             };
             Box::pin(stream::try_unfold(reading, next))
         }
@@ -178,25 +207,35 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
         }
         match reading.reader.next(reading.end).await {
             Piece::Bytes(bytes) => {
-                reading.tries = 0;
+                (reading.tries, reading.others, reading.own) = (0, 0, false);
                 return Ok(Some((bytes, reading)));
             }
             Piece::End => return Ok(None),
             // Whoever fetched it failed; what can be fetched in parts is asked for again from here.
             Piece::Failed(why) => {
-                reading.tries += 1;
-                if reading.tries >= MAX_TRIES || !reading.reader.body().is_sliceable() {
+                let (failed, most) =
+                    if reading.own { (&mut reading.tries, MAX_TRIES) } else { (&mut reading.others, MAX_OTHERS) };
+                *failed += 1;
+                if *failed >= most || !reading.reader.body().is_sliceable() {
                     return Err(io::Error::other(why));
                 }
+                reading.own = false;
             }
             Piece::Missing(slices) => {
                 if reading.tries >= MAX_TRIES {
                     return Err(io::Error::other("a part of the body cannot be had"));
                 }
-                reading.tries += 1;
                 // None if another reader was faster: read again.
-                let Some(writer) = reading.reader.body().claim(slices.clone()) else { continue };
-                match reading.refetch.fill(&reading.entry, reading.reader.body(), writer, slices).await {
+                let Some(writer) = reading.reader.body().claim(slices.clone()) else {
+                    reading.others += 1;
+                    if reading.others >= MAX_OTHERS {
+                        return Err(io::Error::other("a part of the body cannot be had"));
+                    }
+                    continue;
+                };
+                reading.tries += 1;
+                reading.own = true;
+                match reading.refetch.fill_for_all(&reading.entry, reading.reader.body(), writer, slices).await {
                     Gap::Coming => {}
                     Gap::Changed => return Err(io::Error::other("the object changed at the origin")),
                     Gap::Failed(error) => return Err(io::Error::other(error)),
@@ -236,7 +275,7 @@ pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
     }
     let Some(writer) = body.claim(slices.clone()) else { return Ok(hit) };
     let refetch = Refetch::of(&hit.carried);
-    match refetch.fill(&hit.entry, &body, writer, slices).await {
+    match refetch.fill_for_all(&hit.entry, &body, writer, slices).await {
         Gap::Coming => Ok(hit),
         Gap::Failed(error) => Err(Begun::Answered(failed(hit.carried, Outcome::forwarded(Forward::Partial), &error))),
         Gap::Closed(reason) => {

@@ -38,14 +38,17 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
     let max_bytes = carried.site.host.settings.max_body_bytes;
     let body = request_body(upload, max_bytes);
     let request_at = carried.proxy.clock.now();
+    let asked_after = carried.proxy.cache.sequence();
     let Answer { mut response, path } = match ask.send(&method, body, |_| None).await {
         Ok(answer) => answer,
         Err(error) => return failed(carried, Outcome::forwarded(why), &error),
     };
     let mut outcome = Outcome::forwarded(why);
     outcome.forward_status = Some(response.status);
+    // What somebody purged since may be what this answer says of the time before.
+    let purged_meanwhile = carried.proxy.cache.sequence() != asked_after;
     invalidate::after(&carried, &method, response.status, &response.headers).await;
-    let cached = !carried.exchange.lookup.bypass && carried.caching().cache == CacheUse::On;
+    let cached = !purged_meanwhile && !carried.exchange.lookup.bypass && carried.caching().cache == CacheUse::On;
     if method == Method::POST && response.status == StatusCode::OK && cached && is_query_counted(&carried) {
         let response_at = carried.proxy.clock.now();
         date::ensure_date(&mut response.headers, response_at);

@@ -179,7 +179,7 @@ async fn refresh(proxy: &Arc<Proxy>, kept: &Kept, margin: Duration) -> bool {
     if let EntryBody::Sliced(body) = &entry.body {
         body.wait_for_fill().await;
     }
-    answer.outcome.stored
+    answer.outcome.stored && refetch::is_kept(&answer.carried, &kept.key, entry).await
 }
 
 #[cfg(test)]

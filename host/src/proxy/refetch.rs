@@ -18,7 +18,9 @@ use super::parts::is_key_of_part;
 use super::request::{self, Upload};
 use super::steps::{self, Carried, Routed};
 use super::{Peer, Proxy};
-use crate::cache::entry::EntryBody;
+use crate::cache::Asked;
+use crate::cache::entry::{Entry, EntryBody};
+use crate::cache::key::CacheKey;
 use crate::cache::purges::{PurgeScope, PurgeSequence};
 use crate::cache::survey::Kept;
 use crate::local::Local;
@@ -99,16 +101,28 @@ async fn fetch(proxy: &Arc<Proxy>, kept: &Kept, sequence: PurgeSequence) -> Opti
     for _ in 0..TRIES {
         let routed = routed(proxy, kept)?;
         let answer = steps::again(routed, &kept.key, None).await?;
-        let Source::Entry(entry) = answer.source else { return None };
+        let Source::Entry(entry) = &answer.source else { return None };
         if let EntryBody::Sliced(body) = &entry.body {
             body.wait_for_fill().await;
         }
         if entry.head.sequence >= sequence {
-            return Some(());
+            return is_kept(&answer.carried, &kept.key, entry).await.then_some(());
         }
         // It was on its way when the purge came, and is stale by now.
     }
     None
+}
+
+/// Whether it is what the next client gets. A purge may have come meanwhile, or the disk may have had no room.
+pub(super) async fn is_kept(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) -> bool {
+    let request = &carried.exchange.request;
+    let asked = Asked { key, headers: &request.headers, request_path: request.path() };
+    let cache = &carried.proxy.cache;
+    let found = match cache.lookup_memory(&asked) {
+        Some(found) => Some(found),
+        None => cache.lookup_disk(&asked).await,
+    };
+    found.is_some_and(|found| found.entry.id >= entry.id)
 }
 
 /// The request that leads to what is kept, as far as the key tells.

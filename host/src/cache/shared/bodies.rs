@@ -23,6 +23,10 @@ impl Shared {
         }
         let id = parts.id;
         let body = SlicedBody::new(self, parts);
+        // Its entry went between the reading of its record and now.
+        if self.bodies_gone.has(id) {
+            body.doomed.store(true, Ordering::Release);
+        }
         bodies.insert(id, Arc::downgrade(&body));
         body
     }
@@ -60,6 +64,7 @@ impl Shared {
                 body.leaving.get_or_init(|| Leaving::new(bytes, &self.leaving_bytes, host));
             }
         } else {
+            self.bodies_gone.note(id);
             self.doomed.lock().push(id);
             self.wake.notify_one();
         }

@@ -79,3 +79,42 @@ async fn a_variant_is_known_as_long_as_one_of_its_kind_is_there() {
     rig.cache.purge(PurgeScope::Path { host: "a.test".into(), path: "/a".into() }).await.unwrap();
     assert!(!rig.cache.knows(&asked), "what is purged is not there");
 }
+
+#[tokio::test]
+async fn the_base_goes_with_the_last_variant() {
+    let rig = Rig::new();
+    for what in ["a", "b", "c"] {
+        keep(&rig, what).await;
+    }
+    rig.settle().await;
+    let disk = rig.cache.shared.disk.load_full().unwrap();
+    let entries = || rig.index.scan(Column::Entries, &[], None, usize::MAX).unwrap();
+    let uses = rig.index.scan(Column::Recency, &[], None, usize::MAX).unwrap();
+    let mut left = 3;
+    assert_eq!((uses.len(), entries().len()), (left, left + 1));
+    for (_, record) in &uses {
+        let variant = schema::RecencyRecord::decode(record).unwrap();
+        assert!(disk.remove(&variant.full_key, variant.id).unwrap().is_some());
+        left -= 1;
+        assert_eq!(entries().len(), if left > 0 { left + 1 } else { 0 }, "with {left} left");
+    }
+    assert_eq!(disk.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_base_that_was_not_told_of_its_variants_end_goes_too() {
+    let rig = Rig::new();
+    keep(&rig, "a").await;
+    rig.settle().await;
+    let disk = rig.cache.shared.disk.load_full().unwrap();
+    let base = schema::full_key(key("/a").as_bytes(), &[]);
+    assert!(!disk.drop_idle_base(&base).unwrap(), "it has a variant");
+    let used = rig.index.scan(Column::Recency, &[], None, usize::MAX).unwrap();
+    let gone = used.into_iter().flat_map(|(place, record)| {
+        let variant = schema::RecencyRecord::decode(&record).unwrap().full_key;
+        [index::Change::Delete(Column::Recency, place), index::Change::Delete(Column::Entries, variant)]
+    });
+    rig.index.write(gone.collect(), false).unwrap();
+    assert!(disk.drop_idle_base(&base).unwrap());
+    assert_eq!(rig.index.scan(Column::Entries, &[], None, usize::MAX).unwrap().len(), 0);
+}

@@ -157,7 +157,7 @@ async fn a_transfer_coding_that_is_none_codes_nothing() {
         let server = Scripted::start(vec![Act::SayAndClose(text), Act::Say(OK)]).await;
         let origin = Built::http(&server.url).await;
         let answer = origin.get("/", &[]).await;
-        assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"3\r\nabc"[..]), "{name}");
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"3\r\nabc"[..]), "{name}");
         assert!(!answer.headers.contains_key("transfer-encoding"), "{name}");
         origin.get("/", &[]).await;
         assert_eq!(server.connected(), 2, "its end was the connection's");

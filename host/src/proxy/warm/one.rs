@@ -25,11 +25,9 @@ use super::super::deliver::{self, Deliverable, Source};
 use super::super::outcome::{Forward, Word};
 use super::super::request::{self, Upload};
 use super::super::steps::{self, Carried, Routed};
-use super::super::{Peer, Proxy, gap};
+use super::super::{Peer, Proxy, gap, refetch};
 use super::step::{self, Expected, Warm};
-use crate::cache::Asked;
 use crate::cache::entry::{Entry, EntryBody};
-use crate::cache::key::CacheKey;
 use crate::local::Local;
 use crate::semantics::authority::Authority;
 use crate::semantics::reference::Base;
@@ -110,7 +108,7 @@ pub(in crate::proxy) async fn one(
             proxy.cache.remove(&entry);
             continue;
         }
-        if is_kept(&answer.carried, &key, &entry).await {
+        if refetch::is_kept(&answer.carried, &key, &entry).await {
             let bytes = entry_bytes(&entry);
             return Ok(Kept { fetched: fetched || read, bytes });
         }
@@ -176,18 +174,6 @@ async fn whole(answer: &mut Deliverable, entry: &Arc<Entry>) -> Result<bool, Str
     drop(pieces);
     body.wait_for_fill().await;
     Ok(true)
-}
-
-/// Whether it is what the next client gets. A purge may have come meanwhile, or the disk may have had no room.
-async fn is_kept(carried: &Carried, key: &CacheKey, entry: &Arc<Entry>) -> bool {
-    let request = &carried.exchange.request;
-    let asked = Asked { key, headers: &request.headers, request_path: request.path() };
-    let cache = &carried.proxy.cache;
-    let found = match cache.lookup_memory(&asked) {
-        Some(found) => Some(found),
-        None => cache.lookup_disk(&asked).await,
-    };
-    found.is_some_and(|found| found.entry.id >= entry.id)
 }
 
 fn size_of(entry: &Entry) -> Option<u64> {
