@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::entry::{Entry, EntryBody};
+use super::entry::{Entry, EntryBody, EntryHead};
 use super::hosts::{Counting, Hosts};
 use super::index::rocks::RocksIndex;
 use super::index::schema::uses::Uses;
@@ -382,7 +382,9 @@ impl Disk {
         let _stripe = self.stripe(key).lock();
         let Some((record, old_length)) = self.record(&full_key)? else { return Ok(false) };
         let Some(stored) = record.entry.clone().filter(|stored| stored.id == entry.id) else { return Ok(false) };
-        let stored = StoredEntry { head: entry.head.clone(), ..stored };
+        // Where the length was not known yet when this was judged, and is by now.
+        let size = entry.head.size.or(stored.head.size);
+        let stored = StoredEntry { head: EntryHead { size, ..entry.head.clone() }, ..stored };
         let record = EntryRecord { entry: Some(stored), ..record }.encode();
         let delta = record.len() as i64 - old_length as i64;
         self.write(

@@ -115,11 +115,7 @@ fn evict_from(shared: &Arc<Shared>, disk: &Disk, from: &From) -> bool {
             }
             // The entry is gone or another; the use was left behind.
             Some(None) => {
-                let stale = Change::Delete(Column::Recency, schema::recency_key(&victim.full_key).to_vec());
-                let replaced =
-                    shared.counted(disk.recency(&victim.full_key)).flatten().is_some_and(|now| now.id != victim.id);
-                if !replaced && shared.counted(disk.index.write(vec![stale], false).map_err(DiskError::from)).is_none()
-                {
+                if shared.counted(disk.settle_use(&victim.full_key, victim.id)).is_none() {
                     return false;
                 }
             }

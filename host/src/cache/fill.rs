@@ -78,11 +78,6 @@ impl Flights {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    /// Requests for this key are not coalesced for that long.
-    pub fn remember_uncacheable(&self, key: &CacheKey, now: Timestamp, remember: Duration) {
-        self.uncacheable.insert(key.clone(), (now.plus(remember), remember));
-    }
-
     /// Joins what is going on. `meanwhile` says what came since the caller looked; it is asked while nobody can land.
     pub fn join(shared: &Arc<Shared>, asked: &Asked<'_>, meanwhile: impl FnOnce() -> Option<Arc<Entry>>) -> Join {
         let flights = &shared.flights;
@@ -146,7 +141,8 @@ impl Lead {
     /// `remember`, later requests are not coalesced for that long.
     pub fn release(self, remember: Option<Duration>) {
         if let Some(remember) = remember {
-            self.shared.flights.remember_uncacheable(&self.key, self.shared.clock.now(), remember);
+            let until = self.shared.clock.now().plus(remember);
+            self.shared.flights.uncacheable.insert(self.key.clone(), (until, remember));
         }
         self.land(Outcome::Released);
     }

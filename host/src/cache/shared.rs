@@ -80,7 +80,7 @@ pub(super) struct Shared {
     pub forgotten: AtomicU64,
     /// What was removed lately.
     pub removals: Removals,
-    /// Bodies of entries that went while nobody had them in use.
+    /// Bodies of entries that went lately.
     pub bodies_gone: Removals,
     /// Who reads the index.
     pub readers: Readers,

@@ -6,7 +6,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
@@ -19,8 +18,6 @@ use super::unfinished::Unfinished;
 
 /// Slices of one fill that may be on their way to the disk; more wait.
 const MAX_UNWRITTEN: u32 = 4;
-/// How long requests are not coalesced for what turned out to be longer than is kept.
-const TOO_LONG_FOR: Duration = Duration::from_secs(60);
 
 /// Takes the pieces of a body as they come, cuts them into slices, stores them, wakes readers. Waits when too much is
 /// unwritten. Dropping it without `finish` is a failure: readers at the end of what came get an error, a body that is not
@@ -116,8 +113,6 @@ impl Writer {
         self.shared.doom(self.body.id);
         if let Some(entry) = &self.entry {
             self.shared.forget(entry);
-            // Who comes next need not wait for it, nor the disk take as much of it again.
-            self.shared.flights.remember_uncacheable(&entry.key, self.shared.clock.now(), TOO_LONG_FOR);
         }
     }
 

@@ -30,8 +30,8 @@ use crate::semantics::precondition::{self, Precondition};
 /// How often one reader asks the origin for the same position before it gives up: a body that broke off on its way is asked
 /// for once more. What failed before that has had its retry.
 const MAX_TRIES: u32 = 2;
-/// How often others' attempts at the same position may fail before a reader gives up.
-const MAX_OTHERS: u32 = 8;
+/// How often another reader may be faster to ask for the same position, without any byte of it coming.
+const MAX_LOST: u32 = 16;
 
 /// What is needed to fetch a missing part of an entry.
 #[derive(Clone)]
@@ -167,12 +167,10 @@ struct Reading {
     /// One past the last byte wanted; none for a body whose length is not known yet.
     end: Option<u64>,
     refetch: Refetch,
-    /// Own attempts that were begun or have failed, since bytes came last.
+    /// Attempts that it began or saw fail since bytes came last.
     tries: u32,
-    /// The same of others, whose attempts this one waited for.
-    others: u32,
-    /// Whether the attempt that is waited for is its own.
-    own: bool,
+    /// How often another reader was faster to begin one.
+    lost: u32,
 }
 
 /// The bytes of a range of an entry (all of it when `end` is none), as a stream.
@@ -192,8 +190,7 @@ pub fn read(entry: &Arc<Entry>, start: u64, end: Option<u64>, refetch: Refetch) 
                 end: end.or_else(|| body.size()),
                 refetch,
                 tries: 0,
-                others: 0,
-                own: false,
+                lost: 0,
             };
             Box::pin(stream::try_unfold(reading, next))
         }
@@ -207,19 +204,16 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
         }
         match reading.reader.next(reading.end).await {
             Piece::Bytes(bytes) => {
-                (reading.tries, reading.others, reading.own) = (0, 0, false);
+                (reading.tries, reading.lost) = (0, 0);
                 return Ok(Some((bytes, reading)));
             }
             Piece::End => return Ok(None),
             // Whoever fetched it failed; what can be fetched in parts is asked for again from here.
             Piece::Failed(why) => {
-                let (failed, most) =
-                    if reading.own { (&mut reading.tries, MAX_TRIES) } else { (&mut reading.others, MAX_OTHERS) };
-                *failed += 1;
-                if *failed >= most || !reading.reader.body().is_sliceable() {
+                reading.tries += 1;
+                if reading.tries >= MAX_TRIES || !reading.reader.body().is_sliceable() {
                     return Err(io::Error::other(why));
                 }
-                reading.own = false;
             }
             Piece::Missing(slices) => {
                 if reading.tries >= MAX_TRIES {
@@ -227,14 +221,13 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
                 }
                 // None if another reader was faster: read again.
                 let Some(writer) = reading.reader.body().claim(slices.clone()) else {
-                    reading.others += 1;
-                    if reading.others >= MAX_OTHERS {
+                    reading.lost += 1;
+                    if reading.lost >= MAX_LOST {
                         return Err(io::Error::other("a part of the body cannot be had"));
                     }
                     continue;
                 };
                 reading.tries += 1;
-                reading.own = true;
                 match reading.refetch.fill_for_all(&reading.entry, reading.reader.body(), writer, slices).await {
                     Gap::Coming => {}
                     Gap::Changed => return Err(io::Error::other("the object changed at the origin")),

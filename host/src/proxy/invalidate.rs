@@ -13,10 +13,10 @@ use crate::cache::groups;
 use crate::cache::purges::PurgeScope;
 use crate::semantics::reference::Base;
 
-/// Invalidates, if the answer says that something was done: an error does not.
-pub async fn after(carried: &Carried, method: &Method, status: StatusCode, response: &HeaderMap) {
+/// Invalidates, if the answer says that something was done: an error does not. Returns by how many purges.
+pub async fn after(carried: &Carried, method: &Method, status: StatusCode, response: &HeaderMap) -> u64 {
     if method.is_safe() || status.as_u16() >= 400 {
-        return;
+        return 0;
     }
     let request = &carried.exchange.request;
     let mut paths = vec![request.path().to_owned()];
@@ -32,15 +32,18 @@ pub async fn after(carried: &Carried, method: &Method, status: StatusCode, respo
     let paths = paths.into_iter().map(|path| PurgeScope::Path { host: host(), path });
     let groups = groups::invalidated(response, group_scope(carried)).into_iter();
     let groups = groups.map(|tag| PurgeScope::Tag { host: host(), tag });
+    let mut made = 0;
     for scope in paths.chain(groups) {
         match carried.proxy.cache.invalidate(scope).await {
-            Ok(_) => {}
+            Ok(_) => made += 1,
             Err(error @ CacheError::PurgeNotPassedOn(_)) => {
+                made += 1;
                 tracing::warn!(%error, "invalidation after an unsafe method failed");
             }
             Err(error) => tracing::error!(%error, "invalidation after an unsafe method failed"),
         }
     }
+    made
 }
 
 /// Whether an answer to POST says that a GET would get the same (RFC 9110 section 9.3.3): its Content-Location is the target.

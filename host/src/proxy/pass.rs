@@ -45,9 +45,10 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
     };
     let mut outcome = Outcome::forwarded(why);
     outcome.forward_status = Some(response.status);
-    // What somebody purged since may be what this answer says of the time before.
-    let purged_meanwhile = carried.proxy.cache.sequence() != asked_after;
-    invalidate::after(&carried, &method, response.status, &response.headers).await;
+    let made = invalidate::after(&carried, &method, response.status, &response.headers).await;
+    let sequence = carried.proxy.cache.sequence();
+    // What somebody else purged since may be what this answer says of the time before.
+    let purged_meanwhile = sequence.0 != asked_after.0 + made;
     let cached = !purged_meanwhile && !carried.exchange.lookup.bypass && carried.caching().cache == CacheUse::On;
     if method == Method::POST && response.status == StatusCode::OK && cached && is_query_counted(&carried) {
         let response_at = carried.proxy.clock.now();
@@ -58,7 +59,6 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
             && invalidate::is_of_target(&carried, &response.headers)
             && let Ok(key) = decide::key(&carried)
         {
-            let sequence = carried.proxy.cache.sequence();
             let come = Come { response, path, request_at, response_at, sequence };
             return Fill { carried, key, lead: None, stale: None }.whole(come, ask.kind(), Some(why)).await;
         }

@@ -179,7 +179,8 @@ async fn refresh(proxy: &Arc<Proxy>, kept: &Kept, margin: Duration) -> bool {
     if let EntryBody::Sliced(body) = &entry.body {
         body.wait_for_fill().await;
     }
-    answer.outcome.stored && refetch::is_kept(&answer.carried, &kept.key, entry).await
+    // What turned out longer than is kept was answered all the same: the origin is well.
+    answer.outcome.stored
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Bases of keys that vary: they say which variants there are, and go with the last of them.
 
-use super::super::index::schema::{self, RecencyKey};
+use super::super::index::schema::{self, RecencyKey, RecencyRecord};
 use super::super::index::{Change, Column};
 use super::super::key;
 use super::{Disk, DiskError, NULS};
@@ -32,6 +32,37 @@ impl Disk {
             }
         }
         Ok(false)
+    }
+
+    /// A use that was noted of an entry which is not there any more: it goes, or is that of the entry that took the place.
+    pub fn settle_use(&self, full_key: &[u8], id: u64) -> Result<(), DiskError> {
+        // Two NULs end the key. Of one that had two itself another lock would be taken, and no base be found: then none goes.
+        let ends = full_key.windows(NULS).position(|pair| pair == [0; NULS]).unwrap_or(full_key.len());
+        let known = self.record(full_key)?.and_then(|(record, _)| record.entry);
+        let length = known.map_or(ends, |entry| entry.key_length as usize);
+        let key = full_key.get(..length).unwrap_or(full_key);
+        let _stripe = self.stripe(key).lock();
+        let Some(noted) = self.recency(full_key)?.filter(|noted| noted.id == id) else { return Ok(()) };
+        let place = schema::recency_key(full_key);
+        let standing = self.record(full_key)?.and_then(|(record, _)| record.entry);
+        let (mut changes, mut delta) = (Vec::new(), 0);
+        match standing {
+            Some(entry) if entry.id == id => return Ok(()),
+            Some(entry) => {
+                let noted = RecencyRecord { id: entry.id, ..noted };
+                changes.push(Change::Put(Column::Recency, place.to_vec(), noted.encode()));
+            }
+            None => {
+                changes.push(Change::Delete(Column::Recency, place.to_vec()));
+                if key.len() + NULS < full_key.len()
+                    && let Some((base, grows)) = self.base_without(key, &place)?
+                {
+                    changes.push(base);
+                    delta = grows;
+                }
+            }
+        }
+        self.write(&self.hosts.counting(), changes, key::host_of(full_key), delta)
     }
 
     /// Removes a base that has no entry of its own and of whose variants none is left.

@@ -53,6 +53,7 @@ impl Shared {
     /// The entry of a body is gone: the body follows when nobody reads it.
     pub fn doom(&self, id: u64) {
         let bodies = self.bodies(id).lock();
+        self.bodies_gone.note(id);
         // Upgraded while locked; dropped after, for the last one takes the same lock.
         let body = bodies.get(&id).and_then(Weak::upgrade);
         if let Some(body) = &body {
@@ -64,7 +65,6 @@ impl Shared {
                 body.leaving.get_or_init(|| Leaving::new(bytes, &self.leaving_bytes, host));
             }
         } else {
-            self.bodies_gone.note(id);
             self.doomed.lock().push(id);
             self.wake.notify_one();
         }
