@@ -5,6 +5,12 @@ use super::super::index::{Change, Column};
 use super::super::key;
 use super::{Disk, DiskError, NULS};
 
+/// The key that a full key begins with. It ends with a NUL and has no two in a row (`cache/key.rs`).
+fn key_in(full_key: &[u8]) -> &[u8] {
+    let end = full_key.windows(2).position(|pair| pair == [0, 0]).map_or(full_key.len(), |last| last + 1);
+    full_key.get(..end).unwrap_or(full_key)
+}
+
 impl Disk {
     /// What becomes of the base of a key whose variant goes, and by how many bytes it grows. The key's lock is held.
     pub(super) fn base_without(&self, key: &[u8], variant: &RecencyKey) -> Result<Option<(Change, i64)>, DiskError> {
@@ -36,11 +42,7 @@ impl Disk {
 
     /// A use that was noted of an entry which is not there any more: it goes, or is that of the entry that took the place.
     pub fn settle_use(&self, full_key: &[u8], id: u64) -> Result<(), DiskError> {
-        // Two NULs end the key. Of one that had two itself another lock would be taken, and no base be found: then none goes.
-        let ends = full_key.windows(NULS).position(|pair| pair == [0; NULS]).unwrap_or(full_key.len());
-        let known = self.record(full_key)?.and_then(|(record, _)| record.entry);
-        let length = known.map_or(ends, |entry| entry.key_length as usize);
-        let key = full_key.get(..length).unwrap_or(full_key);
+        let key = key_in(full_key);
         let _stripe = self.stripe(key).lock();
         let Some(noted) = self.recency(full_key)?.filter(|noted| noted.id == id) else { return Ok(()) };
         let place = schema::recency_key(full_key);
@@ -67,7 +69,7 @@ impl Disk {
 
     /// Removes a base that has no entry of its own and of whose variants none is left.
     pub fn drop_idle_base(&self, full_key: &[u8]) -> Result<bool, DiskError> {
-        let Some(key) = full_key.len().checked_sub(NULS).map(|length| &full_key[..length]) else { return Ok(false) };
+        let key = key_in(full_key);
         let _stripe = self.stripe(key).lock();
         let Some((base, length)) = self.record(full_key)? else { return Ok(false) };
         if base.entry.is_some() || self.is_any_kept(&base.variants)? {

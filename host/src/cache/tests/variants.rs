@@ -118,3 +118,26 @@ async fn a_base_that_was_not_told_of_its_variants_end_goes_too() {
     assert!(disk.drop_idle_base(&base).unwrap());
     assert_eq!(rig.index.scan(Column::Entries, &[], None, usize::MAX).unwrap().len(), 0);
 }
+
+#[tokio::test]
+async fn a_use_that_was_left_behind_goes_with_its_base_or_is_the_successors() {
+    let rig = Rig::new();
+    keep(&rig, "a").await;
+    rig.settle().await;
+    let disk = rig.cache.shared.disk.load_full().unwrap();
+    let used = || {
+        let all = rig.index.scan(Column::Recency, &[], None, usize::MAX).unwrap();
+        all.into_iter().next().map(|(place, record)| (place, schema::RecencyRecord::decode(&record).unwrap()))
+    };
+    let (place, noted) = used().unwrap();
+    // As if it had been read before the entry was replaced, and written behind that.
+    let older = schema::RecencyRecord { id: noted.id + 1, ..noted.clone() };
+    rig.index.write(vec![index::Change::Put(Column::Recency, place, older.encode())], false).unwrap();
+    disk.settle_use(&noted.full_key, older.id).unwrap();
+    assert_eq!(used().unwrap().1.id, noted.id);
+    let entry = index::Change::Delete(Column::Entries, noted.full_key.clone());
+    rig.index.write(vec![entry], false).unwrap();
+    disk.settle_use(&noted.full_key, noted.id).unwrap();
+    assert!(used().is_none());
+    assert_eq!(rig.index.scan(Column::Entries, &[], None, usize::MAX).unwrap().len(), 0, "the base");
+}
