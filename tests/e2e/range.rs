@@ -195,13 +195,30 @@ async fn of_a_partly_kept_object_nothing_is_fetched_that_the_client_does_not_get
 async fn an_origin_that_has_no_time_for_a_part_costs_nothing_of_what_is_kept() {
     let (origin, host) = partly_kept().await;
     for status in [429, 408, 503] {
-        origin.set("/a", reply(status, "not now"));
+        origin.set("/a", reply(status, "not now").header("retry-after", "7"));
         let failed = host.get("/a").await;
-        assert!(!failed.status.is_success(), "{status}: {failed:?}");
+        failed.expect(status, "not now").header("retry-after", "7");
+        assert!(failed.cache_status().contains(&format!("fwd-status={status}")), "{failed:?}");
         host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("hit");
     }
     origin.set("/a", ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"").ranged());
     host.get("/a").await.expect(200, pattern(1, 0..5_000_000));
+}
+
+#[tokio::test]
+async fn readers_at_a_gap_of_a_silent_origin_are_cut_together_and_not_one_after_the_other() {
+    let big = ok(generated(1, 5_000_000)).cache_control("max-age=600").etag("\"1\"").ranged();
+    let origin = Origin::serving("/a", big).await;
+    let stanza = origin.with(json!({ "timeouts": { "first_byte": "2s" } }));
+    let host = Host::with(vhost("a.test").origin(&stanza)).await;
+    host.call("GET", "/a").range("3000000-3000009").send().await.status(206).cache("miss");
+    origin.set("/a", hang());
+    let start = std::time::Instant::now();
+    let readers = (0..16).map(|_| host.call("GET", "/a").attempt());
+    for read in futures_util::future::join_all(readers).await {
+        assert!(read.map_or(true, |answer| answer.status == 504), "nobody gets all of it");
+    }
+    assert!(start.elapsed() < secs(20), "sixteen in turns would take 32 s: {:?}", start.elapsed());
 }
 
 #[tokio::test]

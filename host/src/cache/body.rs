@@ -205,6 +205,11 @@ impl SlicedBody {
         if state.present.contains(slice) {
             return if state.loading.insert(slice) { Look::Load } else { Look::Wait(None) };
         }
+        let ended = state.ended.iter().find(|(number, _)| Some(*number) == waited_for).map(|(_, why)| why);
+        // Readers count what they saw fail. Else all would wait for the next one's attempt, and for the one after that.
+        if let Some(why) = ended.filter(|_| self.sliceable) {
+            return Look::Here(Piece::Failed(why.clone()));
+        }
         // Whoever is nearest. A body that cannot be fetched in parts is waited for from any distance.
         let patience = if self.sliceable { WAIT_SLICES } else { u64::MAX };
         let soonest =
@@ -216,8 +221,7 @@ impl SlicedBody {
         if self.size().is_some_and(|size| position >= size) {
             return Look::Here(Piece::End);
         }
-        let ended = state.ended.iter().find(|(number, _)| Some(*number) == waited_for);
-        if let Some(why) = ended.map(|(_, why)| why).or(state.failed.as_ref()) {
+        if let Some(why) = ended.or(state.failed.as_ref()) {
             return Look::Here(Piece::Failed(why.clone()));
         }
         if !self.sliceable {

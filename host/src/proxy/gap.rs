@@ -10,11 +10,11 @@ use futures_util::stream;
 use http::header::{CONTENT_LENGTH, ETAG, IF_MATCH, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::ask::Ask;
+use super::ask::{Answer, Ask};
 use super::body::Pieces;
 use super::decide;
 use super::outcome::{Forward, Outcome, Word};
-use super::pass::failed;
+use super::pass::{Judged, failed, judge, passed_on};
 use super::pump::{self, Orphans};
 use super::steps::{Carried, Early, Hit, Wanting, directives, only_if_cached};
 use crate::cache::Cache;
@@ -44,7 +44,6 @@ pub struct Refetch {
 }
 
 /// How an attempt to fetch a gap went.
-#[derive(Debug)]
 pub enum Gap {
     /// It is coming; read again.
     Coming,
@@ -52,6 +51,8 @@ pub enum Gap {
     Changed,
     /// The origin failed.
     Failed(OriginError),
+    /// The origin does not answer now, and said so; what is kept of the object stays.
+    Refused(Box<Answer>),
     /// It cannot be had: on-origin-request refused, or the entry lacks what is needed to ask.
     Closed(&'static str),
 }
@@ -88,12 +89,17 @@ impl Refetch {
         };
         let ask = entry.head.origin_path.as_ref().map_or_else(|| self.ask.clone(), |path| self.ask.only(path));
         let answer = match ask.send(&Method::GET, None, |_| Some(fields())).await {
-            Ok(answer) => answer.response,
+            Ok(answer) => answer,
             Err(error) => {
                 writer.fail(error.to_string());
                 return Gap::Failed(error);
             }
         };
+        if says_nothing_of_it(answer.response.status) {
+            writer.fail(refused(answer.response.status));
+            return Gap::Refused(Box::new(answer));
+        }
+        let answer = answer.response;
         let same = || match (EntityTag::parse(etag.as_bytes()), EntityTag::of(&answer.headers)) {
             (Some(kept), Some(come)) => kept.strong_eq(&come),
             _ => false,
@@ -111,12 +117,6 @@ impl Refetch {
             }
             // An origin without ranges: the same object from its beginning.
             StatusCode::OK if same() && length_of(&answer.headers).is_none_or(|all| all == size) => start,
-            // It says nothing of the object.
-            status if status.is_server_error() || is_of_the_moment(status) => {
-                let reason = format!("it answered {} to a request for a part", status.as_u16());
-                writer.fail(reason.clone());
-                return Gap::Failed(OriginError::Status { origin: ask.origin_name().to_owned(), status, reason });
-            }
             _ => return self.forget(entry, writer),
         };
         pump::start(self.orphans.clone(), answer.body, writer, skip, Some(end - start), true);
@@ -145,9 +145,14 @@ impl Refetch {
     }
 }
 
-/// Limits and timeouts: a later request may get the same object.
-fn is_of_the_moment(status: StatusCode) -> bool {
-    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
+fn refused(status: StatusCode) -> String {
+    format!("it answered {} to a request for a part", status.as_u16())
+}
+
+/// Failures, limits and timeouts: a later request may get the same object.
+fn says_nothing_of_it(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS)
 }
 
 fn closed(writer: Writer, why: &'static str) -> Gap {
@@ -232,6 +237,7 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Bytes, Reading)>> {
                     Gap::Coming => {}
                     Gap::Changed => return Err(io::Error::other("the object changed at the origin")),
                     Gap::Failed(error) => return Err(io::Error::other(error)),
+                    Gap::Refused(answer) => return Err(io::Error::other(refused(answer.response.status))),
                     Gap::Closed(why) => return Err(io::Error::other(why)),
                 }
             }
@@ -271,6 +277,16 @@ pub async fn begin(mut hit: Hit) -> Result<Hit, Begun> {
     match refetch.fill_for_all(&hit.entry, &body, writer, slices).await {
         Gap::Coming => Ok(hit),
         Gap::Failed(error) => Err(Begun::Answered(failed(hit.carried, Outcome::forwarded(Forward::Partial), &error))),
+        // With what it says of when to come again.
+        Gap::Refused(answer) => {
+            let Answer { response, path } = *answer;
+            let mut outcome = Outcome::forwarded(Forward::Partial);
+            outcome.forward_status = Some(response.status);
+            Err(Begun::Answered(match judge(hit.carried, response, &path, outcome.word()).await {
+                Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, true),
+                Err(early) => early,
+            }))
+        }
         Gap::Closed(reason) => {
             let error = OriginError::Broken { origin: refetch.ask.origin_name().to_owned(), reason: reason.to_owned() };
             Err(Begun::Answered(failed(hit.carried, Outcome::forwarded(Forward::Partial), &error)))
