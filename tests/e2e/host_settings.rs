@@ -100,6 +100,42 @@ async fn an_answer_to_post_is_not_kept_for_a_query_that_does_not_count() {
 }
 
 #[tokio::test]
+async fn an_answer_to_post_is_kept_unless_somebody_purged_it_meanwhile() {
+    let origin = Origin::answering(|request: &Seen| {
+        let answer = ok(request.target.clone()).cache_control("max-age=600").header("surrogate-key", "mine");
+        answer.header("content-location", &request.target).late(millis(if request.method == "POST" { 500 } else { 0 }))
+    })
+    .await;
+    let host = Host::with(vhost("a.test").origin(&origin).set("methods", "all")).await;
+    let cases = [
+        (json!({ "path": "/0" }), "miss"),
+        (json!({ "prefix": "/" }), "miss"),
+        (json!({ "glob": "/?" }), "miss"),
+        (json!({ "tag": "mine" }), "miss"),
+        (json!({}), "miss"),
+        (json!({ "path": "/other" }), "hit"),
+        (json!({ "prefix": "/60" }), "hit"),
+        (json!({ "tag": "other" }), "hit"),
+    ];
+    for (number, (mut what, then)) in cases.into_iter().enumerate() {
+        let path = format!("/{number}");
+        what["host"] = "a.test".into();
+        let purged = async {
+            while origin.requests_to(&path) == 0 {
+                tokio::time::sleep(millis(5)).await;
+            }
+            host.purge(what.clone()).await;
+            // What another client does elsewhere is no matter.
+            host.call("POST", &format!("/elsewhere{number}")).body("x").send().await.status(200);
+        };
+        let (answer, ()) = tokio::join!(host.call("POST", &path).body("x").send(), purged);
+        answer.expect(200, path.clone());
+        let kept = host.get(&path).await;
+        assert!(kept.cache_status().iter().any(|word| word == "hit") == (then == "hit"), "{what}: {kept:?}");
+    }
+}
+
+#[tokio::test]
 async fn no_spelling_of_a_path_gets_around_a_rule() {
     let origin = echo().await;
     let rules = json!([{ "path": ["/private/*", "*.secret"], "cache": "off" }]);

@@ -74,7 +74,7 @@ use fill::{Flights, Join, Writer};
 use hosts::HostBudget;
 use key::CacheKey;
 use purge_table::Verdict;
-use purges::{Purge, PurgeMode, PurgeScope, PurgeSequence};
+use purges::{Candidate, Purge, PurgeMode, PurgeScope, PurgeSequence, Purged};
 use recovery::Opened;
 use shared::Shared;
 
@@ -301,24 +301,35 @@ impl Cache {
     /// others.
     pub async fn purge_all(&self, scopes: Vec<PurgeScope>, mode: PurgeMode) -> Result<PurgeSequence, CacheError> {
         self.shared.metrics.purges.inc_by(scopes.len() as u64);
-        self.purge_with(scopes.into_iter().map(|scope| Purge { scope, mode }).collect(), true).await
+        let purges = scopes.into_iter().map(|scope| Purge { scope, mode }).collect();
+        self.purge_with(purges, true, None).await.map(|purged| purged.last)
     }
 
     /// Invalidates after an unsafe request (RFC 9111 section 4.4): a purge that survives a kill -9 but not the loss of power,
-    /// since a disk that is synced for every POST would let clients hold everybody's.
-    pub async fn invalidate(&self, scope: PurgeScope) -> Result<PurgeSequence, CacheError> {
-        self.purge_with(vec![scope.into()], false).await
+    /// since a disk that is synced for every POST would let clients hold everybody's. The answer to it may be kept under the
+    /// number of the last purge, if the candidate was not overtaken.
+    pub async fn invalidate(
+        &self,
+        scopes: Vec<PurgeScope>,
+        candidate: Option<Candidate>,
+    ) -> Result<Purged, CacheError> {
+        self.purge_with(scopes.into_iter().map(Purge::from).collect(), false, candidate).await
     }
 
     /// Purges for another program that has given the folder over.
     pub async fn purge_for_other(&self, purge: Purge, synced: bool) -> Result<PurgeSequence, CacheError> {
-        self.purge_with(vec![purge], synced).await
+        self.purge_with(vec![purge], synced, None).await.map(|purged| purged.last)
     }
 
-    async fn purge_with(&self, purges: Vec<Purge>, synced: bool) -> Result<PurgeSequence, CacheError> {
+    async fn purge_with(
+        &self,
+        purges: Vec<Purge>,
+        synced: bool,
+        candidate: Option<Candidate>,
+    ) -> Result<Purged, CacheError> {
         let (shared, task) = (self.shared.clone(), self.shared.tracker.clone());
         // A task of its own: a caller who leaves does not leave half a purge.
-        let purge = task.spawn(async move { purging::purge(&shared, purges, synced).await });
+        let purge = task.spawn(async move { purging::purge(&shared, purges, synced, candidate).await });
         purge.await.unwrap_or_else(|error| Err(CacheError::PurgeNotRecorded(error.to_string())))
     }
 

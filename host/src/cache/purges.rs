@@ -104,6 +104,30 @@ impl From<PurgeScope> for Purge {
     }
 }
 
+/// A response that is to be kept although the request that brought it purges it: a POST that says what a GET would get.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Host of its key.
+    pub host: String,
+    /// Decoded paths of its key, of the request, and at the origin.
+    pub paths: [String; 3],
+    /// Tags that it bears.
+    pub tags: Vec<String>,
+    /// The newest purge before the origin was asked.
+    pub asked_after: PurgeSequence,
+}
+
+/// What was purged.
+#[derive(Clone, Copy, Debug)]
+pub struct Purged {
+    /// The number of the first purge, and of the last; those between are of the same call.
+    pub first: PurgeSequence,
+    /// See `first`.
+    pub last: PurgeSequence,
+    /// Whether somebody else has purged the candidate since it was asked for, so that it may be older than that purge.
+    pub overtaken: bool,
+}
+
 /// Tells somebody else of a purge that is in force here; done when it is in force there.
 pub type PurgeListener = Box<dyn Fn(PurgeSequence, Purge) -> BoxFuture<'static, ()> + Send + Sync>;
 

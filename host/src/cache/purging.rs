@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::CacheError;
-use super::purge_table::MOST_GLOBS;
-use super::purges::{Purge, PurgeMode, PurgeRecorder, PurgeScope, PurgeSequence};
+use super::purge_table::{MOST_GLOBS, Marks, PurgeTable, Verdict};
+use super::purges::{Candidate, Purge, PurgeMode, PurgeRecorder, PurgeScope, PurgeSequence, Purged};
 use super::shared::Shared;
 use super::upkeep;
 
@@ -35,21 +35,30 @@ pub(super) enum Custody {
     Elsewhere(Arc<PurgeRecorder>),
 }
 
-/// Purges: in force, recorded and told when this returns. The number is that of the last.
-pub(super) async fn purge(shared: &Arc<Shared>, purges: Vec<Purge>, synced: bool) -> Result<PurgeSequence, CacheError> {
+/// Purges: in force, recorded and told when this returns. The candidate is judged right before, with no other purge between.
+pub(super) async fn purge(
+    shared: &Arc<Shared>,
+    purges: Vec<Purge>,
+    synced: bool,
+    candidate: Option<Candidate>,
+) -> Result<Purged, CacheError> {
     let mut custody = shared.custody.subscribe();
     let deadline = Instant::now() + SETTLED_WITHIN;
     let reason = loop {
         let turn = shared.purging.lock().await;
         if matches!(*custody.borrow_and_update(), Custody::Here) {
-            return record(shared, purges, synced).await;
+            let overtaken = candidate.is_some_and(|candidate| candidate.is_overtaken(&shared.purges));
+            let before_first = shared.purges.newest();
+            let recorded = record(shared, purges, synced).await;
+            return recorded.map(|last| Purged { first: PurgeSequence(before_first + 1), last, overtaken });
         }
         // Whoever hands over or takes back needs the turn.
         drop(turn);
         match settled(&mut custody, deadline).await {
             Settled::Here => {}
             Settled::Elsewhere(recorder) => match ask(&recorder, &purges, synced).await {
-                Ok(sequence) => return Ok(sequence),
+                // Nothing is kept here any more.
+                Ok(last) => return Ok(Purged { first: last, last, overtaken: true }),
                 Err(reason) => break reason,
             },
             Settled::NotInTime => break "it does not serve yet".to_owned(),
@@ -57,6 +66,15 @@ pub(super) async fn purge(shared: &Arc<Shared>, purges: Vec<Purge>, synced: bool
     };
     purges.iter().for_each(|purge| shared.purges.apply_next(0, purge));
     Err(CacheError::PurgeNotPassedOn(reason))
+}
+
+impl Candidate {
+    fn is_overtaken(&self, purges: &PurgeTable) -> bool {
+        let [key_path, request_path, origin_path] = self.paths.each_ref().map(|path| Some(path.as_str()));
+        let marks = Marks { host: &self.host, paths: [key_path, request_path, origin_path, None], tags: &self.tags };
+        let after = self.asked_after.0;
+        purges.is_before_floor(after) || purges.judge(&marks, after) != Verdict::Untouched
+    }
 }
 
 enum Settled {

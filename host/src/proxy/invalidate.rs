@@ -10,14 +10,22 @@ use super::keeping::group_scope;
 use super::steps::Carried;
 use crate::cache::error::CacheError;
 use crate::cache::groups;
-use crate::cache::purges::PurgeScope;
+use crate::cache::purges::{Candidate, PurgeScope, Purged};
 use crate::semantics::reference::Base;
 
-/// Invalidates, if the answer says that something was done: an error does not. Returns by how many purges.
-pub async fn after(carried: &Carried, method: &Method, status: StatusCode, response: &HeaderMap) -> u64 {
+/// Invalidates, if the answer says that something was done: an error does not. Tells under which numbers, if the answer itself may
+/// be kept: not if it is no candidate, or was purged by somebody else since it was asked for.
+pub async fn after(
+    carried: &Carried,
+    method: &Method,
+    status: StatusCode,
+    response: &HeaderMap,
+    candidate: Option<Candidate>,
+) -> Option<Purged> {
     if method.is_safe() || status.as_u16() >= 400 {
-        return 0;
+        return None;
     }
+    let is_candidate = candidate.is_some();
     let request = &carried.exchange.request;
     let mut paths = vec![request.path().to_owned()];
     for name in [LOCATION, CONTENT_LOCATION] {
@@ -32,18 +40,14 @@ pub async fn after(carried: &Carried, method: &Method, status: StatusCode, respo
     let paths = paths.into_iter().map(|path| PurgeScope::Path { host: host(), path });
     let groups = groups::invalidated(response, group_scope(carried)).into_iter();
     let groups = groups.map(|tag| PurgeScope::Tag { host: host(), tag });
-    let mut made = 0;
-    for scope in paths.chain(groups) {
-        match carried.proxy.cache.invalidate(scope).await {
-            Ok(_) => made += 1,
-            Err(error @ CacheError::PurgeNotPassedOn(_)) => {
-                made += 1;
-                tracing::warn!(%error, "invalidation after an unsafe method failed");
-            }
-            Err(error) => tracing::error!(%error, "invalidation after an unsafe method failed"),
+    match carried.proxy.cache.invalidate(paths.chain(groups).collect(), candidate).await {
+        Ok(purged) => return (is_candidate && !purged.overtaken).then_some(purged),
+        Err(error @ CacheError::PurgeNotPassedOn(_)) => {
+            tracing::warn!(%error, "invalidation after an unsafe method failed");
         }
+        Err(error) => tracing::error!(%error, "invalidation after an unsafe method failed"),
     }
-    made
+    None
 }
 
 /// Whether an answer to POST says that a GET would get the same (RFC 9110 section 9.3.3): its Content-Location is the target.

@@ -10,13 +10,16 @@ use super::deliver::{Deliverable, Source};
 use super::failure;
 use super::fill::{Come, Fill};
 use super::invalidate;
-use super::keeping::to_keep_as_sent;
+use super::keeping::{tags, to_keep_as_sent};
 use super::outcome::{Forward, Outcome, Word};
 use super::request::Brought;
 use super::steps::{Carried, Decided, Early, Upload};
 use crate::cache::entry::AsSent;
+use crate::cache::key::CacheKey;
+use crate::cache::purges::{Candidate, Purged};
 use crate::cache::storable;
-use crate::cache::{tags, targeted};
+use crate::cache::{tags as tag_fields, targeted};
+use crate::clock::Timestamp;
 use crate::origin::{BodyStream, OriginError, OriginResponse, RequestBody};
 use crate::policy::Phase;
 use crate::policy::exchange::ResponseView;
@@ -45,20 +48,19 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
     };
     let mut outcome = Outcome::forwarded(why);
     outcome.forward_status = Some(response.status);
-    let made = invalidate::after(&carried, &method, response.status, &response.headers).await;
-    let sequence = carried.proxy.cache.sequence();
-    // What somebody else purged since may be what this answer says of the time before.
-    let purged_meanwhile = sequence.0 != asked_after.0 + made;
-    let cached = !purged_meanwhile && !carried.exchange.lookup.bypass && carried.caching().cache == CacheUse::On;
-    if method == Method::POST && response.status == StatusCode::OK && cached && is_query_counted(&carried) {
-        let response_at = carried.proxy.clock.now();
-        date::ensure_date(&mut response.headers, response_at);
-        // What a GET would get too, and said to live: kept for those that come (RFC 9110 section 9.3.3). The purge that this
-        // request was itself does not hit it.
-        if storable::gives_life(&response.headers)
-            && invalidate::is_of_target(&carried, &response.headers)
-            && let Ok(key) = decide::key(&carried)
-        {
+    let response_at = carried.proxy.clock.now();
+    let key = if method == Method::POST { key_of_get(&carried, &mut response, response_at) } else { None };
+    let candidate = key.as_ref().map(|key| Candidate {
+        host: key.host().to_owned(),
+        paths: [key.path().to_owned(), carried.exchange.request.path().to_owned(), path.clone()],
+        tags: tags(&carried, &response.headers),
+        asked_after,
+    });
+    let purged = invalidate::after(&carried, &method, response.status, &response.headers, candidate).await;
+    if let (Some(key), Some(Purged { first, last: sequence, .. })) = (key, purged) {
+        // A policy may give it tags yet, of which nobody knows whether they were purged.
+        let may_be_tagged = carried.policies.exports(Phase::OnOriginResponse);
+        if !may_be_tagged || first.0 == asked_after.0 + 1 {
             let come = Come { response, path, request_at, response_at, sequence };
             return Fill { carried, key, lead: None, stale: None }.whole(come, ask.kind(), Some(why)).await;
         }
@@ -67,6 +69,20 @@ pub async fn pass(decided: Decided, why: Forward) -> Early {
         Ok(Judged { carried, response, .. }) => passed_on(carried, response, path, outcome, false),
         Err(early) => early,
     }
+}
+
+/// The key of a GET for what this answer to POST is too: it says so, and that it lives (RFC 9110 section 9.3.3). The purge that
+/// the request was itself does not hit it.
+fn key_of_get(carried: &Carried, response: &mut OriginResponse, response_at: Timestamp) -> Option<CacheKey> {
+    let cached = !carried.exchange.lookup.bypass && carried.caching().cache == CacheUse::On;
+    if response.status != StatusCode::OK || !cached || !is_query_counted(carried) {
+        return None;
+    }
+    date::ensure_date(&mut response.headers, response_at);
+    if !storable::gives_life(&response.headers) || !invalidate::is_of_target(carried, &response.headers) {
+        return None;
+    }
+    decide::key(carried).ok()
 }
 
 /// Whether all of the query that the origin got would be in the key of a GET.
@@ -144,7 +160,7 @@ pub(super) fn passed_on(
 ) -> Early {
     let OriginResponse { status, mut headers, length, body, .. } = response;
     headers.remove(targeted::OWN);
-    tags::strip(&mut headers);
+    tag_fields::strip(&mut headers);
     let source = Source::Stream { pieces: pieces(body), length };
     Box::new(Deliverable { carried, status, headers, source, outcome, origin_path: Some(path.into()), negotiate })
 }

@@ -226,7 +226,11 @@ mod tests {
         for number in 0..200 {
             let cache = if number % 2 == 0 { old.clone() } else { new.clone() };
             purges.spawn(async move {
-                if number % 3 == 0 { cache.purge(path(number)).await } else { cache.invalidate(path(number)).await }
+                if number % 3 == 0 {
+                    cache.purge(path(number)).await
+                } else {
+                    cache.invalidate(vec![path(number)], None).await.map(|purged| purged.last)
+                }
             });
         }
         let mut numbers: Vec<u64> = purges.join_all().await.into_iter().map(|purge| purge.unwrap().0).collect();

@@ -173,7 +173,7 @@ impl Run {
         let answered = match how {
             How::Hard => self.cache().purge_all(vec![scope], PurgeMode::Hard).await.map(|_| Gone::ForEver),
             How::Soft => self.cache().purge_all(vec![scope], PurgeMode::soft(now)).await.map(|_| Gone::ForEver),
-            How::Invalidate => self.cache().invalidate(scope).await.map(|_| Gone::Unsynced),
+            How::Invalidate => self.cache().invalidate(vec![scope], None).await.map(|_| Gone::Unsynced),
         };
         match answered {
             Ok(gone) => self.model.purge(hits, how, gone),
